@@ -133,6 +133,14 @@ for (const file of files) {
   }
 }
 
+// A command that took the process itself could not be run beside others in one.
+for (const file of files.filter((one) => one.startsWith('server/commands/'))) {
+  const taken = /^(?!\s*(?:\/\/|\*|\/\*)).*\b(process\.\w+)/m.exec(
+    readFileSync(join(root, file), 'utf8'),
+  )?.[1]
+  if (taken) problems.push(`${file} says ${taken}: a command is given a Host`)
+}
+
 // The walk of docs/architecture.md, in and back: the first file of a row is in a room of its own.
 const walk = readFileSync(join(root, 'docs/architecture.md'), 'utf8')
   .split('\n')

@@ -13,7 +13,7 @@ const openDestination = () => {
     isTold = false
   })
   out.on('error', ({ message }: Error) => {
-    if (!isTold) tell(`the log cannot be written: ${message}`)
+    if (!isTold) process.stderr.write(`the log cannot be written: ${message}\n`)
     isTold = true
   })
   return out
@@ -30,10 +30,6 @@ export const createLog = (level: string): Logger =>
     },
     openDestination(),
   )
-
-export const tell = (text: string): void => {
-  process.stderr.write(`${text}\n`)
-}
 
 /** Work that a request had an engine do, for its trace. Times are those of performance.now(). Never content. */
 export type EngineWork = {

@@ -263,13 +263,13 @@ const prepareOne = async (
 ): Promise<{ readonly prepared: PreparedModel; readonly folder: string }> => {
   const name = nameOf(one)
   say(`${name}: finding its files`)
-  const folder = await fetchModel(one.model, progress, tell)
+  const folder = await fetchModel(one.model, process.env, progress, tell)
   const draft = one.draft_model
   if (draft !== undefined) say(`${name}: finding the files of its draft model`)
   const draftFolder =
     draft === undefined
       ? undefined
-      : await about('--draft-model', fetchModel(draft, progress, tell))
+      : await about('--draft-model', fetchModel(draft, process.env, progress, tell))
   say(`${name}: reading its tokenizer`)
   const prepared = await prepareModel({
     settings: one,

@@ -17,7 +17,7 @@ const time = (seconds: number): string =>
 type Out = { readonly isTTY?: boolean; readonly write: (text: string) => unknown }
 
 export const createProgress = (
-  out: Out = process.stderr,
+  out: Out,
   now: () => number = () => performance.now() / 1000,
   /** How an amount is written; bytes by default. */
   amount: (count: number) => string = size,

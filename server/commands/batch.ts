@@ -5,10 +5,10 @@ import type { Command } from 'commander'
 import { z } from 'zod'
 import { checkLine } from '../batch/input.js'
 import { messageOf } from '../failure.js'
-import { tell } from '../log.js'
 import { createProgress } from '../terminal.js'
 import { openTarget, type Target } from './client.js'
 import { addOutput, apiKey, collect, positiveInteger } from './flags.js'
+import { type Host, tell } from './host.js'
 import { endAsToldTo, type Members, runJsonl } from './jsonl.js'
 import { isPipe, outputName } from './output.js'
 
@@ -82,24 +82,19 @@ const whyNot = (record: Members): string | undefined => {
   return fault?.message ?? `it got the status ${response?.status_code}`
 }
 
-const run = async (input: string, flags: Flags): Promise<void> => {
+const run = async (input: string, flags: Flags, host: Host): Promise<void> => {
   const isPiped = await isPipe(flags.output)
   if (isPiped)
-    tell(`${outputName(flags.output)} is no file: a run that is interrupted cannot go on`)
-  const progress = createProgress(
-    process.stderr,
-    undefined,
-    (count) => `${Math.round(count)} lines`,
-  )
+    tell(host, `${outputName(flags.output)} is no file: a run that is interrupted cannot go on`)
+  const progress = createProgress(host.stderr, undefined, (count) => `${Math.round(count)} lines`)
   const names: Names = new Map()
   let completed = 0
   let fault: string | undefined
   let target: Target | undefined
   try {
     const done = await runJsonl({
-      input,
+      ...{ host, input },
       members: MEMBERS,
-      tell,
       output: flags.output,
       concurrency: flags.concurrency,
       // One bad line never stops the others.
@@ -107,7 +102,7 @@ const run = async (input: string, flags: Flags): Promise<void> => {
       read: (value) => value,
       isShown: true,
       open: async () => {
-        const opened = await openTarget({ ...flags, model: flags.model ?? [], tell })
+        const opened = await openTarget(host, { ...flags, model: flags.model ?? [] })
         target = opened
         return {
           by: 'batch',
@@ -124,19 +119,19 @@ const run = async (input: string, flags: Flags): Promise<void> => {
       onProgress: (count, total) => progress.update('done', count, total),
     })
     progress.finish()
-    if (done.resumed > 0) tell(`went on after ${done.resumed} lines of an earlier run`)
-    tell(`${done.lines} lines: ${completed} completed, ${done.lines - completed} failed`)
-    if (fault !== undefined) tell(`one of them: ${fault}`)
+    if (done.resumed > 0) tell(host, `went on after ${done.resumed} lines of an earlier run`)
+    tell(host, `${done.lines} lines: ${completed} completed, ${done.lines - completed} failed`)
+    if (fault !== undefined) tell(host, `one of them: ${fault}`)
   } catch (error) {
     progress.finish()
-    endAsToldTo(error, isPiped)
+    endAsToldTo(host, error, isPiped)
   } finally {
     progress.finish()
     await target?.close()
   }
 }
 
-export const addBatchCommand = (program: Command): void => {
+export const addBatchCommand = (program: Command, host: Host): void => {
   const command = program
     .command('batch')
     .description(
@@ -153,9 +148,9 @@ export const addBatchCommand = (program: Command): void => {
     .addOption(apiKey())
     .option('--concurrency <n>', 'lines at once', positiveInteger, 64)
     .action(async (file: string, flags: Flags) => {
-      await run(file, flags).catch((error) => {
-        tell(`error: ${messageOf(error)}`)
-        process.exit(1) // standard input may go on and on
+      await run(file, flags, host).catch((error) => {
+        tell(host, `error: ${messageOf(error)}`)
+        host.exit(1) // standard input may go on and on
       })
     })
 }

@@ -2,7 +2,6 @@
 
 import { type Command, Option } from 'commander'
 import { about, messageOf } from '../failure.js'
-import { tell } from '../log.js'
 import {
   type Choices,
   keepReceipt,
@@ -17,6 +16,7 @@ import { OPTIONS, type Settings } from '../settings/options.js'
 import { readSettings } from '../settings/read.js'
 import { createProgress } from '../terminal.js'
 import { positiveInteger } from './flags.js'
+import { type Host, tell } from './host.js'
 import { folderOf, MODEL_ARGUMENT } from './named-model.js'
 import { print } from './print.js'
 
@@ -33,7 +33,7 @@ type Flags = {
 }
 
 /** Of `serve`, by its variables too. */
-const settingsOf = (flags: Flags): Settings =>
+const settingsOf = (flags: Flags, { env }: Host): Settings =>
   readSettings(
     {
       dtype: flags.dtype,
@@ -44,7 +44,7 @@ const settingsOf = (flags: Flags): Settings =>
       device: flags.device,
       threads: flags.threads?.toString(),
     },
-    process.env,
+    env,
   )
 
 const choicesOf = (settings: Settings): Choices => ({
@@ -69,18 +69,18 @@ const report = (receipt: Receipt): string => {
 }
 
 /** A model on a disk that is read-only has its figures all the same. */
-const keep = async (receipt: Receipt): Promise<void> => {
+const keep = async (receipt: Receipt, host: Host): Promise<void> => {
   const file = receiptsFile(receipt.model)
   try {
     await keepReceipt(receipt)
-    tell(`Kept in ${file}: serve tells it when it loads the model with these choices.`)
+    tell(host, `Kept in ${file}: serve tells it when it loads the model with these choices.`)
   } catch (error) {
-    tell(`Not kept: ${messageOf(error)}`)
+    tell(host, `Not kept: ${messageOf(error)}`)
   }
 }
 
-const check = async (name: string, flags: Flags): Promise<void> => {
-  const settings = settingsOf(flags)
+const check = async (name: string, flags: Flags, host: Host): Promise<void> => {
+  const settings = settingsOf(flags, host)
   const choices = choicesOf(settings)
   const device = settings.device === 'cuda' ? 'cuda' : 'cpu'
   const isReference = JSON.stringify(choices) === JSON.stringify(referenceOn(device))
@@ -88,23 +88,25 @@ const check = async (name: string, flags: Flags): Promise<void> => {
     throw new Error(
       'nothing to compare: choose --dtype or another of the flags that change numbers, or name the original with --against',
     )
-  const folder = await folderOf(name)
+  const folder = await folderOf(name, host.env)
   const against =
-    flags.against === undefined ? folder : await about('--against', folderOf(flags.against))
-  const progress = createProgress()
+    flags.against === undefined
+      ? folder
+      : await about('--against', folderOf(flags.against, host.env))
+  const progress = createProgress(host.stderr)
   try {
     const { threads } = settings
     const say = (text: string) => {
       progress.finish()
-      tell(text)
+      tell(host, text)
     }
     const receipt = await measureAccuracy({
       ...{ folder, against, choices, device, threads, say },
       onProgress: progress.update,
     })
     progress.finish()
-    await print(flags.json ? `${JSON.stringify(receipt, null, 2)}\n` : report(receipt))
-    await keep(receipt)
+    await print(host, flags.json ? `${JSON.stringify(receipt, null, 2)}\n` : report(receipt))
+    await keep(receipt, host)
   } finally {
     progress.finish()
   }
@@ -114,7 +116,7 @@ const choice = (flags: string, text: string, values: readonly string[], standard
   new Option(flags, `${text} (default: ${standard})`).choices(values)
 const SWITCH = ['on', 'off']
 
-export const addCheckCommand = (program: Command): void => {
+export const addCheckCommand = (program: Command, host: Host): void => {
   const device = ['cpu', 'cuda']
   program
     .command('check')
@@ -137,10 +139,10 @@ export const addCheckCommand = (program: Command): void => {
     .option('--json', 'for programs')
     .action(async (name: string, flags: Flags) => {
       try {
-        await check(name, flags)
+        await check(name, flags, host)
       } catch (error) {
-        tell(`error: ${withFlags(messageOf(error))}`)
-        process.exitCode = 1
+        tell(host, `error: ${withFlags(messageOf(error))}`)
+        host.exitCode = 1
       }
     })
 }

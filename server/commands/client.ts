@@ -12,6 +12,7 @@ import type { Serving, startServer } from '../server.js'
 import { ownSettings } from '../settings/own.js'
 import type { FlagValues } from '../settings/read.js'
 import { createProgress } from '../terminal.js'
+import { type Host, tell } from './host.js'
 
 export type Target = {
   readonly url: string
@@ -87,7 +88,6 @@ type TargetOptions = {
   readonly model: readonly string[]
   /** Models that are asked by their names, by the flag that says so. */
   readonly names?: Readonly<Record<string, string | undefined>>
-  readonly tell: (text: string) => void
 }
 
 const ErrorAnswer = z.looseObject({
@@ -273,9 +273,10 @@ const connect = (url: string, apiKey: string | undefined, close: () => Promise<v
  * begin in half the time without. */
 export const startOwn = async (
   flags: FlagValues,
+  env: NodeJS.ProcessEnv,
   options: Omit<Parameters<typeof startServer>[0], 'settings'>,
 ): Promise<Serving> => {
-  const settings = ownSettings(flags, process.env)
+  const settings = ownSettings(flags, env)
   const server = await import('../server.js')
   return server.startServer({ settings, isOwn: true, ...options })
 }
@@ -303,19 +304,16 @@ const checkUrl = (url: string, model: readonly string[]): void => {
     )
 }
 
-export const openTarget = async (options: TargetOptions): Promise<Target> => {
-  const { url, apiKey, model, tell } = options
+export const openTarget = async (host: Host, options: TargetOptions): Promise<Target> => {
+  const { url, apiKey, model } = options
   if (url !== undefined) checkUrl(url, model)
   if (url !== undefined) return connect(url, apiKey, async () => {})
-  const serving = await startOwn(
-    { model: [...model] },
-    {
-      log: pino({ level: 'warn', base: null }, pino.destination({ dest: 2, sync: true })),
-      progress: createProgress(),
-      tell,
-      checkNames: checkNames(options),
-    },
-  )
+  const serving = await startOwn({ model: [...model] }, host.env, {
+    log: pino({ level: 'warn', base: null }, host.stderr),
+    progress: createProgress(host.stderr),
+    tell: (text) => tell(host, text),
+    checkNames: checkNames(options),
+  })
   await serving.ready
   return connect(`${serving.url}/v1`, undefined, serving.drain)
 }

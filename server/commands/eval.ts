@@ -6,12 +6,12 @@ import { basename, join } from 'node:path'
 import { type Command, Option } from 'commander'
 import { z } from 'zod'
 import { messageOf } from '../failure.js'
-import { tell } from '../log.js'
 import { createProgress } from '../terminal.js'
 import { packagePath } from '../version.js'
 import { ChatChoice, isRequestsFault, openTarget, type Target } from './client.js'
 import { CARD_SCORES, type Item, readItem, splitAnswer, UNBOXED } from './evaluation.js'
 import { apiKey, collect, integerFrom, numberFrom, positiveInteger } from './flags.js'
+import { type Host, tell } from './host.js'
 import { endAsToldTo, withOutput } from './jsonl.js'
 import { readLines } from './lines.js'
 import { isPipe, type Output, outputName } from './output.js'
@@ -71,6 +71,7 @@ const SHOWN = 10
 const readItems = async (
   files: readonly string[],
   { limit = Number.POSITIVE_INFINITY, unboxed, onError }: Flags,
+  host: Host,
 ): Promise<{ readonly items: readonly Item[]; readonly hash: string }> => {
   const items: Item[] = []
   const hash = createHash('sha256')
@@ -78,7 +79,7 @@ const readItems = async (
   for (const file of files) {
     const name = basename(file).replace(/\.jsonl?$/, '')
     let count = 0
-    for await (const { unit, number, content, identity } of readLines(file)) {
+    for await (const { unit, number, content, identity } of readLines(file, host)) {
       if (++count > limit) break
       try {
         if ('problem' in content) throw new Error(content.problem)
@@ -98,7 +99,7 @@ const readItems = async (
     ...more,
   ].join('\n')
   if (onError === 'stop') throw new Error(`${text}\nMend them, or leave them out: --on-error skip.`)
-  tell(text)
+  tell(host, text)
   return read
 }
 
@@ -209,23 +210,32 @@ const report = (outcomes: readonly Outcome[]): Section => {
 }
 
 /** What the shares do not say. */
-const tellAbout = (outcomes: readonly Outcome[], trials: readonly Trial[], flags: Flags): void => {
+const tellAbout = (
+  host: Host,
+  outcomes: readonly Outcome[],
+  trials: readonly Trial[],
+  flags: Flags,
+): void => {
   const answered = (one: Outcome) => one.error === undefined
   const unboxed = outcomes.filter(
     (one, i) => answered(one) && trials[i]?.item.isBoxed && !one.well_formed,
   ).length
   if (unboxed > 0)
     tell(
+      host,
       `${unboxed} of ${outcomes.length} answers have no \\boxed{}, which the questions ask for, and ` +
         (flags.unboxed === 'wrong'
           ? 'count as wrong: --unboxed last judges them by their last number or letter'
           : 'were judged by their last number or letter'),
     )
   const cut = outcomes.filter((one) => one.finish_reason === 'length').length
-  if (cut > 0) tell(`${cut} of ${outcomes.length} answers were cut off at their longest`)
+  if (cut > 0) tell(host, `${cut} of ${outcomes.length} answers were cut off at their longest`)
   const failed = outcomes.filter((one) => !answered(one)).length
   if (failed > 0)
-    tell(`${failed} of ${outcomes.length} questions were refused by the server and count as wrong`)
+    tell(
+      host,
+      `${failed} of ${outcomes.length} questions were refused by the server and count as wrong`,
+    )
 }
 
 /** What is asked how often. */
@@ -237,15 +247,20 @@ const trialsOf = (items: readonly Item[], modes: readonly Mode[], runs: number) 
     ),
   )
 
-const modesOf = ({ id, thinking }: Asked, wanted: Flags['thinking']): readonly Mode[] => {
+const modesOf = (
+  host: Host,
+  { id, thinking }: Asked,
+  wanted: Flags['thinking'],
+): readonly Mode[] => {
   if (thinking !== null) return wanted === 'both' ? ['off', 'on'] : [wanted]
   if (wanted === 'on') throw new Error(`--thinking on: ${id} does not reason`)
-  if (wanted === 'both') tell(`${id} does not reason: it is asked as with thinking off`)
+  if (wanted === 'both') tell(host, `${id} does not reason: it is asked as with thinking off`)
   return ['off']
 }
 
 /** What an earlier run had asked. */
 const readOutcomes = async (
+  host: Host,
   path: string,
   { begun }: Output,
   sha256: string,
@@ -256,9 +271,9 @@ const readOutcomes = async (
     throw new Error(
       `${path} was begun with other questions, another model or other flags. Remove it and ${path}.state, or name another output.`,
     )
-  for await (const { content } of readLines(path, begun.bytes))
+  for await (const { content } of readLines(path, host, begun.bytes))
     if ('value' in content) outcomes.push(Outcome.parse(content.value))
-  tell(`went on after ${outcomes.length} answers of an earlier run`)
+  tell(host, `went on after ${outcomes.length} answers of an earlier run`)
   return outcomes
 }
 
@@ -278,13 +293,14 @@ type Asking = {
 
 /** All outcomes, in order, each written as it comes. */
 const askAll = async (
+  host: Host,
   { target, model, trials, hash, onDone }: Asking,
   flags: Flags,
   output: Output | undefined,
 ): Promise<readonly Outcome[]> => {
   const asked = [hash, model, trials.map(({ mode, run }) => [mode, run]), judgedBy(flags)]
   const sha256 = createHash('sha256').update(JSON.stringify(asked)).digest('hex')
-  const outcomes = output ? await readOutcomes(flags.output ?? '', output, sha256) : []
+  const outcomes = output ? await readOutcomes(host, flags.output ?? '', output, sha256) : []
   const work = (trial: Trial) => askOrRecord(target, model, trial, flags)
   for await (const { result } of startTasks(
     trials.slice(outcomes.length),
@@ -301,41 +317,43 @@ const askAll = async (
   return outcomes
 }
 
-const run = async (files: readonly string[], flags: Flags): Promise<void> => {
-  const { items, hash } = await readItems(files.length > 0 ? files : ownFiles(), flags)
+const run = async (files: readonly string[], flags: Flags, host: Host): Promise<void> => {
+  const { items, hash } = await readItems(files.length > 0 ? files : ownFiles(), flags, host)
   if (items.length === 0) throw new Error('there is nothing to ask')
   const { output: path } = flags
   const isPiped = path !== undefined && (await isPipe(path))
-  if (isPiped) tell(`${outputName(path)} is no file: a run that is interrupted cannot go on`)
-  const progress = createProgress(process.stderr, undefined, (count) => `${Math.round(count)}`)
+  if (isPiped) tell(host, `${outputName(path)} is no file: a run that is interrupted cannot go on`)
+  const progress = createProgress(host.stderr, undefined, (count) => `${Math.round(count)}`)
   let target: Target | undefined
   const work = async (output?: Output) => {
     const names = { '--name': flags.name, '--reward': flags.reward }
-    target = await openTarget({ ...flags, model: flags.model ?? [], names, tell })
+    target = await openTarget(host, { ...flags, model: flags.model ?? [], names })
     const id = flags.name ?? (await target.models())[0]?.id
     if (id === undefined) throw new Error(`${target.url} serves no model`)
     const model = { id, thinking: await target.thinking(id) }
-    const trials = trialsOf(items, modesOf(model, flags.thinking), flags.runs)
+    const trials = trialsOf(items, modesOf(host, model, flags.thinking), flags.runs)
     const onDone = (done: number) => progress.update(`asked ${id}`, done, trials.length)
-    const outcomes = await askAll({ target, model, trials, hash, onDone }, flags, output)
+    const outcomes = await askAll(host, { target, model, trials, hash, onDone }, flags, output)
     return { id, trials, outcomes }
   }
   try {
-    const { id, trials, outcomes } = await (path === undefined ? work() : withOutput(path, work))
+    const { id, trials, outcomes } = await (path === undefined
+      ? work()
+      : withOutput(host, path, work))
     progress.finish()
-    tell(`answers of ${id}`)
-    tellAbout(outcomes, trials, flags)
-    await printSummary(`${formatSummary([report(outcomes)], flags.summary)}\n`, isPiped)
+    tell(host, `answers of ${id}`)
+    tellAbout(host, outcomes, trials, flags)
+    await printSummary(host, `${formatSummary([report(outcomes)], flags.summary)}\n`, isPiped)
   } catch (error) {
     progress.finish()
-    endAsToldTo(error, isPiped)
+    endAsToldTo(host, error, isPiped)
   } finally {
     progress.finish()
     await target?.close()
   }
 }
 
-export const addEvalCommand = (program: Command): void => {
+export const addEvalCommand = (program: Command, host: Host): void => {
   program
     .command('eval')
     .description('Ask held-out questions and count right answers, thinking on and off.')
@@ -392,10 +410,10 @@ export const addEvalCommand = (program: Command): void => {
     )
     .action(async (files: readonly string[], flags: Flags) => {
       try {
-        await run(files, flags)
+        await run(files, flags, host)
       } catch (error) {
-        tell(`error: ${messageOf(error)}`)
-        process.exit(1) // standard input may go on and on
+        tell(host, `error: ${messageOf(error)}`)
+        host.exit(1) // standard input may go on and on
       }
     })
 }

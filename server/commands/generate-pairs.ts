@@ -4,9 +4,9 @@
 
 import { type Command, InvalidArgumentError, Option } from 'commander'
 import { z } from 'zod'
-import { tell } from '../log.js'
 import { ChatChoice, type ListedModel } from './client.js'
 import { integerFrom, numberFrom, positiveInteger } from './flags.js'
+import { type Host, tell } from './host.js'
 import type { Members, Opened, Result } from './jsonl.js'
 import { type Conversation, readPromptLine, readTools } from './preference-line.js'
 import {
@@ -200,12 +200,12 @@ const openPairs = async (with_: Asking, flags: Flags): Promise<Opened<Line>> => 
   }
 }
 
-const run = async (input: string, flags: Flags): Promise<void> => {
+const run = async (input: string, flags: Flags, host: Host): Promise<void> => {
   if (flags.thinking === 'on' && !flags.includeThinking)
-    tell('answers are judged without their thinking: --include-thinking judges both')
+    tell(host, 'answers are judged without their thinking: --include-thinking judges both')
   const [chosen, rejected, margin] = [createMoments(), createMoments(), createMoments()]
   await runJob({
-    input,
+    ...{ host, input },
     flags,
     unit: 'prompts',
     members: MEMBERS,
@@ -240,8 +240,8 @@ const run = async (input: string, flags: Flags): Promise<void> => {
   })
 }
 
-export const addGeneratePairsCommand = (program: Command): void => {
-  addJobCommand<Flags>(program, {
+export const addGeneratePairsCommand = (program: Command, host: Host): void => {
+  addJobCommand<Flags>(program, host, {
     name: 'generate-pairs',
     description: 'Prompts in, preference pairs out: n answers each, scored, best and worst kept.',
     input: 'JSONL with prompt or messages; where both are there, prompt is asked',

@@ -6,11 +6,11 @@ import { type Command, Option } from 'commander'
 import { pino } from 'pino'
 import { z } from 'zod'
 import { messageOf } from '../failure.js'
-import { tell } from '../log.js'
 import { isReward, type ServedModel } from '../model/served-model.js'
 import { createProgress, NO_PROGRESS } from '../terminal.js'
 import { checkOwnRequest, startOwn } from './client.js'
 import { collect, integer, integerFrom, number, positiveInteger } from './flags.js'
+import { type Host, tell } from './host.js'
 import { endBy, onSignals } from './signals.js'
 
 /** Flags that are settings of the server, and those that are fields of the request, by the same names. */
@@ -158,12 +158,17 @@ const summary = ({ usage, timings, finish, stopReason }: Ending): string => {
 }
 
 /** Writes the answer as it comes; says how it ended. */
-const stream = async (url: string, body: object, signal: AbortSignal): Promise<Ending> => {
+const stream = async (
+  { stdout }: Host,
+  url: string,
+  body: object,
+  signal: AbortSignal,
+): Promise<Ending> => {
   let ending: Ending = { usage: { prompt_tokens: 0, completion_tokens: 0 }, finish: 'abort' }
   try {
     for await (const { choices, usage, timings } of eventsOf(url, body, signal)) {
       const [choice] = choices
-      process.stdout.write(choice?.text ?? choice?.delta?.content ?? '')
+      stdout.write(choice?.text ?? choice?.delta?.content ?? '')
       ending = {
         ...ending,
         ...(usage && { usage }),
@@ -181,14 +186,17 @@ const stream = async (url: string, body: object, signal: AbortSignal): Promise<E
 }
 
 /** Aborts on the first Ctrl-C and when the reader of our output is gone; a second Ctrl-C kills. */
-const interruption = (): AbortSignal => {
+const interruption = (host: Host): AbortSignal => {
   const controller = new AbortController()
-  onSignals(['SIGINT'], { first: () => controller.abort(), again: endBy })
-  process.stdout.on('error', () => controller.abort())
+  onSignals(host, ['SIGINT'], {
+    first: () => controller.abort(),
+    again: (signal) => endBy(host, signal),
+  })
+  host.stdout.on('error', () => controller.abort())
   return controller.signal
 }
 
-const start = (flags: Flags) => {
+const start = (flags: Flags, host: Host) => {
   const settings = Object.entries(renamed(flags, SETTINGS)).map(([key, value]) => [
     key,
     String(value),
@@ -196,15 +204,15 @@ const start = (flags: Flags) => {
   const model = flags.model === undefined ? [] : [flags.model]
   const given = { ...Object.fromEntries(settings), model, max_num_seqs: '1' }
   const level = flags.quiet ? 'silent' : 'warn'
-  return startOwn(given, {
-    log: pino({ level, base: null }, pino.destination({ dest: 2, sync: true })),
-    progress: flags.quiet ? NO_PROGRESS : createProgress(),
-    tell: flags.quiet ? () => {} : (line) => tell(line.trimEnd()),
+  return startOwn(given, host.env, {
+    log: pino({ level, base: null }, host.stderr),
+    progress: flags.quiet ? NO_PROGRESS : createProgress(host.stderr),
+    tell: flags.quiet ? () => {} : (line) => tell(host, line.trimEnd()),
   })
 }
 
-const readStandardInput = async (): Promise<string> => {
-  const bytes = await buffer(process.stdin)
+const readStandardInput = async ({ stdin }: Host): Promise<string> => {
+  const bytes = await buffer(stdin)
   try {
     return new TextDecoder('utf-8', { fatal: true }).decode(bytes)
   } catch {
@@ -212,28 +220,28 @@ const readStandardInput = async (): Promise<string> => {
   }
 }
 
-const run = async (given: string, flags: Flags): Promise<void> => {
-  const prompt = given === '-' ? await readStandardInput() : given
+const run = async (given: string, flags: Flags, host: Host): Promise<void> => {
+  const prompt = given === '-' ? await readStandardInput(host) : given
   await check(prompt, flags)
-  const serving = await start(flags)
+  const serving = await start(flags, host)
   try {
     const models = await serving.ready
     const model = models.find((one) => !isReward(one)) ?? models[0]
     if (model === undefined) throw new Error('no model was loaded')
     const { device, deviceNote } = model.engine.info
-    if (!flags.quiet) tell(`${device} (${deviceNote})`)
+    if (!flags.quiet) tell(host, `${device} (${deviceNote})`)
     const { path, body } = requestOf(model, prompt, flags)
-    const signal = interruption()
-    const ending = await stream(serving.url + path, body, signal)
-    process.stdout.write('\n')
-    if (!flags.quiet) tell(summary(ending))
-    if (signal.aborted) process.exitCode = 130
+    const signal = interruption(host)
+    const ending = await stream(host, serving.url + path, body, signal)
+    host.stdout.write('\n')
+    if (!flags.quiet) tell(host, summary(ending))
+    if (signal.aborted) host.exitCode = 130
   } finally {
     await serving.drain()
   }
 }
 
-export const addGenerateCommand = (program: Command): void => {
+export const addGenerateCommand = (program: Command, host: Host): void => {
   program
     .command('generate')
     .description('Answer a prompt as `serve` would, and stream the text to the terminal.')
@@ -272,9 +280,9 @@ export const addGenerateCommand = (program: Command): void => {
     .option('--threads <n>', 'of the CPU', positiveInteger)
     .option('--quiet', 'only the text')
     .action(async (prompt: string, flags: Flags) => {
-      await run(prompt, flags).catch((error) => {
-        tell(`error: ${messageOf(error)}`)
-        process.exitCode = 1
+      await run(prompt, flags, host).catch((error) => {
+        tell(host, `error: ${messageOf(error)}`)
+        host.exitCode = 1
       })
     })
 }

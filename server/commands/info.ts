@@ -4,12 +4,12 @@ import { statSync } from 'node:fs'
 import type { Command } from 'commander'
 import { type CpuNeed, type GpuFit, loadAddon, type NativeModelInfo } from '../engine/addon.js'
 import { about, messageOf } from '../failure.js'
-import { tell } from '../log.js'
 import { namesOfModel } from '../model/identity.js'
 import { withFlags } from '../model/option-flags.js'
 import { findEntry, type RegistryEntry } from '../model/registry.js'
 import { isGguf } from '../tokenizer/gguf.js'
 import { bytesText, countText } from './amounts.js'
+import { type Host, tell } from './host.js'
 import { type GgufUse, ggufInfo } from './info-gguf.js'
 import { folderOf, MODEL_ARGUMENT } from './named-model.js'
 import { print } from './print.js'
@@ -118,18 +118,25 @@ const isFile = (path: string): boolean =>
   statSync(path, { throwIfNoEntry: false })?.isFile() === true
 
 /** A file of whatever name: what it is, is told. */
-const foundFolder = async (name: string): Promise<string> => (isFile(name) ? name : folderOf(name))
+const foundFolder = async (name: string, env: NodeJS.ProcessEnv): Promise<string> =>
+  isFile(name) ? name : folderOf(name, env)
 
 type Options = { readonly json?: boolean; readonly draftModel?: string }
 
-const infoOf = async (name: string, { json = false, draftModel }: Options): Promise<string> => {
+const infoOf = async (
+  name: string,
+  { json = false, draftModel }: Options,
+  env: NodeJS.ProcessEnv,
+): Promise<string> => {
   const draft =
-    draftModel === undefined ? undefined : await about('--draft-model', foundFolder(draftModel))
+    draftModel === undefined
+      ? undefined
+      : await about('--draft-model', foundFolder(draftModel, env))
   if (isFile(name)) return fileInfo(name, { json, draft })
-  return folderInfo(name, await foundFolder(name), { json, draft })
+  return folderInfo(name, await foundFolder(name, env), { json, draft })
 }
 
-export const addInfoCommand = (program: Command): void => {
+export const addInfoCommand = (program: Command, host: Host): void => {
   program
     .command('info')
     .description('Say what a model is and what memory it needs on common GPUs and on the CPU.')
@@ -138,10 +145,10 @@ export const addInfoCommand = (program: Command): void => {
     .option('--json', 'for programs')
     .action(async (name: string, options: Options) => {
       try {
-        await print(await infoOf(name, options))
+        await print(host, await infoOf(name, options, host.env))
       } catch (error) {
-        tell(`error: ${messageOf(error)}`)
-        process.exitCode = 1
+        tell(host, `error: ${messageOf(error)}`)
+        host.exitCode = 1
       }
     })
 }

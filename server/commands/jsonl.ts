@@ -5,7 +5,7 @@ import { createHash } from 'node:crypto'
 import { stat } from 'node:fs/promises'
 import { fileError, messageOf } from '../failure.js'
 import { noteSources } from '../json-source.js'
-import { tell } from '../log.js'
+import { type Host, tell } from './host.js'
 import { setMembers } from './json-line.js'
 import { type InputLine, inputName, isStandardInput, readLines } from './lines.js'
 import { type Output, openOutput } from './output.js'
@@ -42,6 +42,7 @@ export type Opened<T> = {
 }
 
 type JsonlJob<T> = {
+  readonly host: Host
   /** A file, a pipe, or - for standard input. */
   readonly input: string
   /** A file, with its state beside it, or a pipe, or - for standard output. */
@@ -60,7 +61,6 @@ type JsonlJob<T> = {
   readonly onRecord?: (record: Value) => void
   /** The total of a pipe is Infinity: its lines are not counted ahead. */
   readonly onProgress: (done: number, total: number) => void
-  readonly tell: (text: string) => void
 }
 
 export type Done = {
@@ -98,14 +98,14 @@ const reading = <T>({ content }: InputLine, read: (value: Value) => T): T => {
 
 /** The number of lines of a file, each of them asked what it says; Infinity of a pipe. */
 const checkLines = async <T>(
-  job: Pick<JsonlJob<T>, 'input' | 'onError' | 'read' | 'tell'>,
+  job: Pick<JsonlJob<T>, 'host' | 'input' | 'onError' | 'read'>,
 ): Promise<number> => {
-  const { input, onError, read, tell } = job
+  const { host, input, onError, read } = job
   if (!(await isFile(input))) return Number.POSITIVE_INFINITY
   const problems: string[] = []
   let lines = 0
   let wrong = 0
-  for await (const line of readLines(input)) {
+  for await (const line of readLines(input, host)) {
     lines++
     try {
       reading(line, read)
@@ -118,7 +118,7 @@ const checkLines = async <T>(
   if (wrong === 0) return lines
   const found = `${wrong} of ${lines} lines of ${input} cannot be used`
   if (onError !== 'stop') {
-    tell(found)
+    tell(host, found)
     return lines
   }
   const more = wrong > SHOWN ? `  and ${wrong - SHOWN} more\n` : ''
@@ -150,7 +150,7 @@ type Tally = ReturnType<typeof createTally>
 
 /** What becomes of a line whose work failed: the text that is written for it, or an error that ends the run. */
 const createFailure = <T>(
-  { onError, members, tell }: JsonlJob<T>,
+  { host, onError, members }: JsonlJob<T>,
   { lines }: Tally,
 ): ((line: InputLine, error: unknown) => readonly string[]) => {
   const cleared = Object.fromEntries(members.map((name) => [name, undefined]))
@@ -163,8 +163,8 @@ const createFailure = <T>(
       throw new Error(
         `${at}: ${error}\n${lines()} lines were done before it. ${HINT} Then run the same command again.`,
       )
-    if (++told <= SHOWN) tell(`${at}: ${error}`)
-    if (told === SHOWN) tell('further lines that cannot be used are only counted')
+    if (++told <= SHOWN) tell(host, `${at}: ${error}`)
+    if (told === SHOWN) tell(host, 'further lines that cannot be used are only counted')
     if (onError === 'skip') return []
     return 'text' in content
       ? [setMembers(content.text, { ...cleared, error })]
@@ -174,11 +174,11 @@ const createFailure = <T>(
 
 /** The lines that are still to be done; those of an earlier run are only looked at. */
 async function* linesToDo<T>(
-  { input, output }: JsonlJob<T>,
+  { host, input, output }: JsonlJob<T>,
   begun: { readonly lines: number; readonly sha256: string },
   tally: Tally,
 ): AsyncGenerator<InputLine> {
-  for await (const line of readLines(input)) {
+  for await (const line of readLines(input, host)) {
     if (tally.lines() >= begun.lines) {
       yield line
       continue
@@ -220,7 +220,7 @@ const checkBegun = <T>(
 }
 
 const runTasks = async <T>(job: JsonlJob<T>, output: Output, total: number): Promise<Done> => {
-  const { input, concurrency, members, onRecord, onProgress } = job
+  const { host, input, concurrency, members, onRecord, onProgress } = job
   const { begun } = output
   const tally = createTally(begun.counts)
   const failed = createFailure(job, tally)
@@ -229,7 +229,7 @@ const runTasks = async <T>(job: JsonlJob<T>, output: Output, total: number): Pro
     if ('value' in content) onRecord?.(content.value)
   }
   if (begun.lines > 0 && onRecord)
-    for await (const line of readLines(job.output, begun.bytes)) pass(line)
+    for await (const line of readLines(job.output, host, begun.bytes)) pass(line)
 
   const textsOf = async ({ given: line, result }: Task<InputLine, Result>) => {
     const { content } = line
@@ -288,27 +288,30 @@ class Interruption extends Error {
 }
 
 /** After an interruption the process ends by its signal; any other error is thrown again. */
-export const endAsToldTo = (error: unknown, isPiped: boolean): void => {
+export const endAsToldTo = (host: Host, error: unknown, isPiped: boolean): void => {
   if (!(error instanceof Interruption)) throw error
-  tell(`${error.message}${isPiped ? '' : ': the same command goes on'}`)
-  endBy(error.signal)
+  tell(host, `${error.message}${isPiped ? '' : ': the same command goes on'}`)
+  endBy(host, error.signal)
 }
 
 /** Rejects with the first signal; a second one ends the process. A terminal that closes ends only what
  * tells its progress there, so that `nohup` works: Node forgets which signals it was told to ignore. */
-const watchSignals = () => {
+const watchSignals = (host: Host) => {
   let stop: (signal: NodeJS.Signals) => void = () => {}
   const came = new Promise<never>((_, reject) => {
     stop = (signal) => reject(new Interruption(signal))
   })
   came.catch(() => {}) // it is raced with the work
   const ignore = () => {}
-  const ends = process.stderr.isTTY ? (['SIGHUP'] as const) : []
-  const endListening = onSignals(['SIGINT', 'SIGTERM', ...ends], { first: stop, again: endBy })
-  process.on('SIGHUP', ignore)
+  const ends = host.stderr.isTTY ? (['SIGHUP'] as const) : []
+  const endListening = onSignals(host, ['SIGINT', 'SIGTERM', ...ends], {
+    first: stop,
+    again: (signal) => endBy(host, signal),
+  })
+  host.on('SIGHUP', ignore)
   const end = () => {
     endListening()
-    process.off('SIGHUP', ignore)
+    host.off('SIGHUP', ignore)
   }
   return { came, end }
 }
@@ -316,11 +319,12 @@ const watchSignals = () => {
 /** Work that writes to an output, which is closed when it ends. Throws what ends it; Interruption when what was done
  * is written. */
 export const withOutput = async <T>(
+  host: Host,
   path: string,
   work: (output: Output) => Promise<T>,
 ): Promise<T> => {
-  const output = await openOutput(path)
-  const signals = watchSignals()
+  const output = await openOutput(path, host)
+  const signals = watchSignals(host)
   let isDone = false
   try {
     const done = await Promise.race([work(output), signals.came])
@@ -334,5 +338,5 @@ export const withOutput = async <T>(
 
 export const runJsonl = async <T>(job: JsonlJob<T>): Promise<Done> => {
   const total = await checkLines(job)
-  return withOutput(job.output, (output) => runTasks(job, output, total))
+  return withOutput(job.host, job.output, (output) => runTasks(job, output, total))
 }

@@ -5,6 +5,7 @@ import { createHash } from 'node:crypto'
 import { createReadStream } from 'node:fs'
 import { fileError, messageOf } from '../failure.js'
 import { otherFormat } from './file-format.js'
+import type { Host } from './host.js'
 
 export type InputLine = {
   /** What the input consists of. */
@@ -36,10 +37,11 @@ export const isStandardInput = (path: string): boolean => path === '-' || path =
 /** How messages call it. */
 export const inputName = (path: string): string => (path === '-' ? 'standard input' : path)
 
-async function* readChunks(path: string): AsyncGenerator<Buffer, void> {
-  const chunks: AsyncIterable<Buffer> = isStandardInput(path)
-    ? process.stdin
-    : createReadStream(path)
+async function* readChunks(
+  path: string,
+  { stdin }: Pick<Host, 'stdin'>,
+): AsyncGenerator<Buffer, void> {
+  const chunks: AsyncIterable<Buffer> = isStandardInput(path) ? stdin : createReadStream(path)
   let isFirst = true
   try {
     for await (const chunk of chunks) {
@@ -221,9 +223,10 @@ const beginsList = (begin: Buffer): boolean => {
  * nothing is read. */
 export async function* readLines(
   path: string,
+  host: Pick<Host, 'stdin'>,
   end = Number.POSITIVE_INFINITY,
 ): AsyncGenerator<InputLine> {
-  const chunks = readChunks(path)
+  const chunks = readChunks(path, host)
   const { value: first, done } = await chunks.next()
   if (done) return
   const all = (async function* () {

@@ -9,6 +9,7 @@ import type { Writable } from 'node:stream'
 import { z } from 'zod'
 import { fileError } from '../failure.js'
 import { lockOutput } from '../lock.js'
+import type { Host } from './host.js'
 
 const State = z.object({
   lines: z.int().min(0),
@@ -50,8 +51,8 @@ export const isPipe = async (path: string): Promise<boolean> => {
   return !found.isFile() && !found.isDirectory()
 }
 
-const openPipe = (path: string): Output => {
-  const stream: Writable = isStandardOutput(path) ? process.stdout : createWriteStream(path)
+const openPipe = (path: string, { stdout }: Host): Output => {
+  const stream: Writable = isStandardOutput(path) ? stdout : createWriteStream(path)
   /** That it could not be opened; a write that fails says so itself. */
   let failure: Error | undefined
   stream.on('error', (error) => {
@@ -70,7 +71,7 @@ const openPipe = (path: string): Output => {
     begun: { lines: 0, bytes: 0, sha256: '', counts: {} },
     put: (records) => (records === '' ? Promise.resolve() : write(records)),
     close: async () => {
-      if (stream === process.stdout || failure !== undefined) return
+      if (stream === stdout || failure !== undefined) return
       await new Promise<void>((done) => stream.end(done))
     },
   }
@@ -198,8 +199,8 @@ const openFile = async (path: string): Promise<Output> => {
 }
 
 /** Throws where the output is another run's, is finished, or cannot be written. */
-export const openOutput = async (path: string): Promise<Output> => {
-  if (await isPipe(path)) return openPipe(path)
+export const openOutput = async (path: string, host: Host): Promise<Output> => {
+  if (await isPipe(path)) return openPipe(path, host)
   const unlock = await lockOutput(path)
   try {
     const output = await openFile(path)

@@ -2,12 +2,12 @@
 
 import type { Command } from 'commander'
 import { messageOf } from '../failure.js'
-import { tell } from '../log.js'
 import { createHub } from '../model/hub.js'
 import { createProgress } from '../terminal.js'
+import { type Host, tell } from './host.js'
 import { print } from './print.js'
 
-export const addPullCommand = (program: Command): void => {
+export const addPullCommand = (program: Command, host: Host): void => {
   program
     .command('pull')
     .description('Download models into the Hugging Face cache.')
@@ -18,21 +18,21 @@ export const addPullCommand = (program: Command): void => {
       '\nUses HF_TOKEN, HF_ENDPOINT, HF_HUB_CACHE, HF_HOME and HF_HUB_OFFLINE. An interrupted\ndownload goes on where it stopped.',
     )
     .action(async (ids: readonly string[], { revision }: { readonly revision: string }) => {
-      const hub = createHub(process.env)
+      const hub = createHub(host.env)
       for (const id of ids) {
-        const progress = createProgress()
+        const progress = createProgress(host.stderr)
         const say = (text: string) => {
           progress.finish()
-          tell(text)
+          tell(host, text)
         }
         try {
           const folder = await hub.pull(id, { revision, onProgress: progress.update, say })
           progress.finish()
-          await print(`${folder}\n`)
+          await print(host, `${folder}\n`)
         } catch (error) {
           progress.finish()
-          tell(`error: ${messageOf(error)}`)
-          process.exit(1) // other files of the model may still be coming
+          tell(host, `error: ${messageOf(error)}`)
+          host.exit(1) // other files of the model may still be coming
         }
       }
     })

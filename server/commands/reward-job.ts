@@ -3,7 +3,6 @@
 
 import { type Command, InvalidArgumentError, Option } from 'commander'
 import { messageOf } from '../failure.js'
-import { tell } from '../log.js'
 import { Principle } from '../prompt/conversation.js'
 import { createProgress } from '../terminal.js'
 import {
@@ -14,6 +13,7 @@ import {
   type Target,
 } from './client.js'
 import { addOutput, apiKey, collect, positiveInteger } from './flags.js'
+import { type Host, tell } from './host.js'
 import { type Done, endAsToldTo, LineError, ON_ERROR, type Opened, runJsonl } from './jsonl.js'
 import { isPipe, outputName } from './output.js'
 import {
@@ -226,6 +226,7 @@ export const isTooLong = (error: unknown): boolean =>
     (error.code === 'context_length_exceeded' && error.param !== 'max_tokens'))
 
 type Job<T> = {
+  readonly host: Host
   readonly input: string
   readonly flags: JobFlags
   /** What a line is called. */
@@ -241,45 +242,40 @@ type Job<T> = {
 
 /** Every line to records, with progress; then why some have none, and the summary. */
 export const runJob = async <T>(job: Job<T>): Promise<void> => {
-  const { input, flags, unit, members, open, onRecord } = job
+  const { host, input, flags, unit, members, open, onRecord } = job
   const { field = new Map() } = flags
   checkFlag(flags.principle)
   const isPiped = await isPipe(flags.output)
   if (isPiped)
-    tell(`${outputName(flags.output)} is no file: a run that is interrupted cannot go on`)
-  const progress = createProgress(
-    process.stderr,
-    undefined,
-    (count) => `${Math.round(count)} ${unit}`,
-  )
+    tell(host, `${outputName(flags.output)} is no file: a run that is interrupted cannot go on`)
+  const progress = createProgress(host.stderr, undefined, (count) => `${Math.round(count)} ${unit}`)
   let target: Target | undefined
   try {
     const done = await runJsonl({
-      input,
+      ...{ host, input },
       members,
-      tell,
       output: flags.output,
       concurrency: flags.concurrency,
       onError: flags.onError,
       read: (value) => job.read(takeFields(value, field)),
       open: async () => {
         const names = { '--reward-model': flags.rewardModel, '--chat-model': flags.chatModel }
-        target = await openTarget({ ...flags, model: flags.model ?? [], names, tell })
+        target = await openTarget(host, { ...flags, model: flags.model ?? [], names })
         return open(await openAsking(target, flags))
       },
       ...(onRecord && { onRecord: (record) => onRecord(renameFields(record, field)) }),
       onProgress: (count, total) => progress.update('done', count, total),
     })
     progress.finish()
-    if (done.resumed > 0) tell(`went on after ${done.resumed} ${unit} of an earlier run`)
+    if (done.resumed > 0) tell(host, `went on after ${done.resumed} ${unit} of an earlier run`)
     if (done.failed > 0) {
       const fate = flags.onError === 'skip' ? 'were left out' : 'have an error member'
-      tell(`${done.failed} of ${done.lines} ${unit} could not be used and ${fate}`)
+      tell(host, `${done.failed} of ${done.lines} ${unit} could not be used and ${fate}`)
     }
-    await printSummary(`${formatSummary(job.summary(done), flags.summary)}\n`, isPiped)
+    await printSummary(host, `${formatSummary(job.summary(done), flags.summary)}\n`, isPiped)
   } catch (error) {
     progress.finish()
-    endAsToldTo(error, isPiped)
+    endAsToldTo(host, error, isPiped)
   } finally {
     progress.finish()
     await target?.close()
@@ -302,12 +298,13 @@ type JobCommand<F> = {
   readonly output: string
   /** Lines at once, unless --concurrency says otherwise. */
   readonly concurrency: number
-  readonly run: (input: string, flags: F) => Promise<void>
+  readonly run: (input: string, flags: F, host: Host) => Promise<void>
 }
 
 /** Adds the command with the flags that all of them have. */
 export const addJobCommand = <F extends JobFlags>(
   program: Command,
+  host: Host,
   { name, description, input, output, concurrency, run }: JobCommand<F>,
 ): Command =>
   addOutput(
@@ -353,9 +350,9 @@ export const addJobCommand = <F extends JobFlags>(
     )
     .action(async (file: string, flags: F) => {
       try {
-        await run(file, flags)
+        await run(file, flags, host)
       } catch (error) {
-        tell(`error: ${messageOf(error)}`)
-        process.exit(1) // standard input may go on and on
+        tell(host, `error: ${messageOf(error)}`)
+        host.exit(1) // standard input may go on and on
       }
     })

@@ -3,6 +3,7 @@
 import type { Command } from 'commander'
 import { z } from 'zod'
 import { positiveInteger } from './flags.js'
+import type { Host } from './host.js'
 import { LineError, type Members, type Opened } from './jsonl.js'
 import {
   type Conversation,
@@ -134,10 +135,10 @@ const openScoring = ({ target, rewardModel, principleOf }: Asking, flags: Flags)
   }
 }
 
-const run = async (input: string, flags: Flags): Promise<void> => {
+const run = async (input: string, flags: Flags, host: Host): Promise<void> => {
   const summary = createScoreSummary(flags.category)
   await runJob({
-    input,
+    ...{ host, input },
     flags,
     unit: 'lines',
     members: MEMBERS,
@@ -148,8 +149,8 @@ const run = async (input: string, flags: Flags): Promise<void> => {
   })
 }
 
-export const addScoreCommand = (program: Command): void => {
-  addJobCommand<Flags>(program, {
+export const addScoreCommand = (program: Command, host: Host): void => {
+  addJobCommand<Flags>(program, host, {
     name: 'score',
     description:
       'Score a JSONL file of answers or preference pairs with a reward model, and sum up: means, pairs in the right order, RewardBench sections, correlation with HelpSteer2 attributes.',

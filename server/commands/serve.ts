@@ -3,13 +3,14 @@
 import { fstatSync } from 'node:fs'
 import { type Command, Option } from 'commander'
 import { messageOf } from '../failure.js'
-import { createLog, tell } from '../log.js'
+import { createLog } from '../log.js'
 import { isReward, type ServedModel } from '../model/served-model.js'
 import type { Serving } from '../server.js'
 import { FLAGS, type Settings } from '../settings/options.js'
 import { ConfigError, type FlagValues, readSettings, unknownVariables } from '../settings/read.js'
 import { createProgress, NO_PROGRESS } from '../terminal.js'
 import { collect } from './flags.js'
+import { type Host, tell } from './host.js'
 import { onSignals } from './signals.js'
 
 /** Flags of other servers for one model over several machines (docs/decisions/0018-nodes.md). */
@@ -64,38 +65,44 @@ const greeting = (
 }
 
 /** The first signal drains, a second one ends at once. A terminal that closes loses no request either. */
-const stopOnSignals = (serving: Serving, say: (text: string) => void): void => {
+const stopOnSignals = (host: Host, serving: Serving, say: (text: string) => void): void => {
   const first = async () => {
     say('Stopping: running requests are being finished. Once more, after 2 s, to stop at once.')
-    await serving.drain().catch(fail)
-    process.exit(0)
+    await serving.drain().catch(failing(host))
+    host.exit(0)
   }
-  const again = () => process.exit(1)
-  onSignals(['SIGTERM', 'SIGINT', 'SIGHUP'], { first, again })
+  const again = () => host.exit(1)
+  onSignals(host, ['SIGTERM', 'SIGINT', 'SIGHUP'], { first, again })
 }
 
-const fail = (error: unknown): never => {
-  tell(`error: ${messageOf(error)}`)
-  process.exit(1)
-}
+const failing =
+  (host: Host) =>
+  (error: unknown): never => {
+    tell(host, `error: ${messageOf(error)}`)
+    host.exit(1)
+  }
 
 /** Both outputs are one file or pipe: log lines alone go there, so that all of it stays JSON. */
-const isLogOnly = (): boolean => {
-  if (process.stderr.isTTY) return false
+const isLogOnly = ({ stderr }: Host): boolean => {
+  if (stderr.isTTY) return false
   const [out, err] = [fstatSync(1), fstatSync(2)]
   return out.dev === err.dev && out.ino === err.ino
 }
 
-const run = async (settings: Settings): Promise<void> => {
+const run = async (settings: Settings, host: Host): Promise<void> => {
   const log = createLog(settings.log_level)
-  for (const line of unknownVariables(process.env)) log.warn(line)
+  for (const line of unknownVariables(host.env)) log.warn(line)
   const isSilent = settings.log_level === 'silent'
-  const isJson = !isSilent && isLogOnly()
-  const progress = isSilent || isJson ? NO_PROGRESS : createProgress()
-  const say = isSilent ? () => {} : isJson ? (text: string) => log.info(text) : tell
+  const isJson = !isSilent && isLogOnly(host)
+  const progress = isSilent || isJson ? NO_PROGRESS : createProgress(host.stderr)
+  const say = isSilent
+    ? () => {}
+    : isJson
+      ? (text: string) => log.info(text)
+      : (text: string) => tell(host, text)
   const { startServer } = await import('../server.js')
   const serving = await startServer({ settings, log, progress, tell: say })
-  stopOnSignals(serving, say)
+  stopOnSignals(host, serving, say)
   const models = await serving.ready
   log.info({ url: serving.url, models: models.map(({ id }) => id) }, 'serving')
   if (!isJson) say(greeting(serving.url, models, settings))
@@ -105,16 +112,19 @@ const run = async (settings: Settings): Promise<void> => {
 const settingsOf = (
   command: Command,
   flags: FlagValues,
+  host: Host,
   config: string | readonly string[] | undefined,
 ): Settings => {
   try {
-    return readSettings(flags, process.env, typeof config === 'string' ? config : undefined)
+    return readSettings(flags, host.env, typeof config === 'string' ? config : undefined)
   } catch (error) {
-    return error instanceof ConfigError ? command.error(`error: ${error.message}`) : fail(error)
+    return error instanceof ConfigError
+      ? command.error(`error: ${error.message}`)
+      : failing(host)(error)
   }
 }
 
-export const addServeCommand = (program: Command): void => {
+export const addServeCommand = (program: Command, host: Host): void => {
   const command = program
     .command('serve')
     .description('Serve models over an OpenAI-compatible HTTP API.')
@@ -135,6 +145,6 @@ export const addServeCommand = (program: Command): void => {
   }
   command.action(async (options: Record<string, string | readonly string[] | undefined>) => {
     const flags = Object.fromEntries(FLAGS.map(({ key }) => [key, options[camelCase(key)]]))
-    await run(settingsOf(command, flags, options.config)).catch(fail)
+    await run(settingsOf(command, flags, host, options.config), host).catch(failing(host))
   })
 }

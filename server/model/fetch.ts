@@ -52,7 +52,10 @@ const KINDS = (): string => {
 
 /** The folder of what is here already, in a folder, a GGUF file, the package or in the hub's cache; undefined: `name` is the id of
  * a model that is not. Throws when it can be neither. */
-export const findFolder = async (name: string): Promise<string | undefined> => {
+export const findFolder = async (
+  name: string,
+  env: NodeJS.ProcessEnv,
+): Promise<string | undefined> => {
   if (name.trim() === '')
     throw new ConfigError(`a model is ${KINDS()}, and the name given is empty.`)
   const found = await stat(name).catch(() => undefined)
@@ -76,7 +79,7 @@ export const findFolder = async (name: string): Promise<string | undefined> => {
   const embedded = embeddedFolder(name)
   if (embedded !== undefined) return embedded
   if (!isRepoId(name)) throw new ConfigError(`${name}: no such folder here. A model is ${KINDS()}.`)
-  const cached = await createHub(process.env).cached(name)
+  const cached = await createHub(env).cached(name)
   if (cached !== undefined) return cached
   // What begins like a path is meant as one.
   const [parent = ''] = name.split('/')
@@ -90,12 +93,13 @@ export const findFolder = async (name: string): Promise<string | undefined> => {
 
 export const fetchModel = async (
   name: string,
+  env: NodeJS.ProcessEnv,
   progress: Progress,
   tell: (text: string) => void,
 ): Promise<string> => {
-  const here = await findFolder(name)
+  const here = await findFolder(name, env)
   if (here !== undefined) return here
-  const hub = createHub(process.env)
+  const hub = createHub(env)
   const say = (text: string) => {
     progress.finish()
     tell(text)

@@ -1,5 +1,4 @@
 import assert from 'node:assert/strict'
-import { spawn } from 'node:child_process'
 import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -8,47 +7,14 @@ import { pino } from 'pino'
 import { benchGguf } from '../../bench/peers/gguf.js'
 import { benchModel } from '../../bench/random-model.js'
 import { shapeNamed } from '../../bench/shapes.js'
-import { nodeArgs } from '../../bench/source.js'
 import { startServer } from '../../server/server.js'
 import { readSettings } from '../../server/settings/read.js'
 import { NO_PROGRESS } from '../../server/terminal.js'
 import { packagePath, VERSION } from '../../server/version.js'
+import { runHere, startCommand } from '../server/command.js'
 import { tinyCheckpoint } from './tiny_checkpoint.js'
 
 const model = tinyCheckpoint()
-
-type Ended = { readonly code: number | null; readonly out: string; readonly err: string }
-
-const cli = (
-  args: readonly string[],
-  {
-    input,
-    onOutput,
-    env = {},
-  }: {
-    input?: string | Buffer
-    onOutput?: (kill: () => void) => void
-    env?: NodeJS.ProcessEnv
-  } = {},
-): Promise<Ended> =>
-  new Promise((resolve) => {
-    const command = [...nodeArgs('server/cli.ts'), ...args]
-    const child = spawn(process.execPath, command, {
-      timeout: 60_000,
-      env: { ...process.env, ...env },
-    })
-    let out = ''
-    let err = ''
-    child.stdout.on('data', (data) => {
-      out += data
-      onOutput?.(() => child.kill('SIGINT'))
-    })
-    child.stderr.on('data', (data) => {
-      err += data
-    })
-    child.stdin.end(input)
-    child.on('close', (code) => resolve({ code, out, err }))
-  })
 
 const generate = (...args: string[]) => [
   'generate',
@@ -62,13 +28,13 @@ const generate = (...args: string[]) => [
 
 describe('nemotron-server', () => {
   test('says its version and its commands', async () => {
-    assert.equal((await cli(['--version'])).out, `${VERSION}\n`)
-    const { out } = await cli(['--help'])
+    assert.equal((await startCommand(['--version']).ended).out, `${VERSION}\n`)
+    const { out } = await runHere(['--help'])
     for (const name of ['serve', 'generate', 'pull', 'info']) assert.match(out, new RegExp(name))
   })
 
   test('shows no key in its help', async () => {
-    const { out } = await cli(['--help'])
+    const { out } = await runHere(['--help'])
     const names = [...out.matchAll(/^ {2}([a-z-]+) .*<|^ {2}([a-z-]+) \[/gm)].map(
       ([, one, other]) => one ?? other ?? '',
     )
@@ -78,7 +44,8 @@ describe('nemotron-server', () => {
     const key = 'sk-1234'
     const env = { OPENAI_API_KEY: key, NEMOTRON_API_KEY: key, HF_TOKEN: key }
     for (const name of names) {
-      const help = await cli([name, '--help'], { env })
+      // What a flag's value may be in is read by a package.
+      const help = await startCommand([name, '--help'], { env }).ended
       assert.equal(help.code, 0, help.err)
       assert.ok(!help.out.includes(key), name)
       if (help.out.includes('--url'))
@@ -87,7 +54,7 @@ describe('nemotron-server', () => {
   })
 
   test('generate streams the text, and says the plan and the times beside it', async () => {
-    const { code, out, err } = await cli(
+    const { code, out, err } = await runHere(
       generate('--temperature', '0', '--max-tokens', '20', '--ignore-eos', 'Hello'),
     )
     assert.equal(code, 0, err)
@@ -95,15 +62,15 @@ describe('nemotron-server', () => {
     assert.match(err, /^weights .*\nKV cache /m)
     // "Hello" and the token in front of it, in 256 bytes and no merges.
     assert.match(err, /6 prompt tokens in .*, 20 generated in .* tokens\/s\), ended by length/)
-    const again = await cli(
+    const again = await runHere(
       generate('--temperature', '0', '--max-tokens', '20', '--ignore-eos', '--quiet', 'Hello'),
     )
-    assert.deepEqual(again, { code: 0, out, err: '' })
+    assert.deepEqual([again.code, again.out, again.err], [0, out, ''])
   })
 
   test('generate parses special tokens and does not double the leading one', async () => {
     const prompt = '<|begin_of_text|>Hi<|eot_id|>'
-    const { err } = await cli(generate('--max-tokens', '1', prompt))
+    const { err } = await runHere(generate('--max-tokens', '1', prompt))
     assert.match(err, /4 prompt tokens/)
   })
 
@@ -112,7 +79,7 @@ describe('nemotron-server', () => {
     const question = 'How many r in strawberry?'
     const flags = ['--model', reasoner, '--device', 'cpu', '--quiet']
     const system = ['--system', 'detailed thinking on']
-    const { out, err } = await cli(['generate', ...flags, ...system, question])
+    const { out, err } = await runHere(['generate', ...flags, ...system, question])
     assert.equal(err, '')
     assert.match(out, /^<think>\n[^<]*<\/think>\n\n[^<]*\b3\b[^<]*\n$/)
   })
@@ -124,7 +91,7 @@ describe('nemotron-server', () => {
       ['--pipeline-parallel-size', '2'],
       ['--headless'],
     ]) {
-      const { code, err } = await cli(['serve', ...args])
+      const { code, err } = await runHere(['serve', ...args])
       assert.equal(code, 1)
       const name = args[0]?.split('=')[0]
       assert.match(
@@ -163,7 +130,7 @@ describe('nemotron-server', () => {
       [['--reasoning-effort', 'high', '--seed', '7'], { reasoning_effort: 'high', seed: 7 }],
       [['--max-tokens', '3', '--temperature', '0'], { max_tokens: 3, temperature: 0 }],
     ] as const) {
-      const { out, err } = await cli([...flags, ...more, question])
+      const { out, err } = await runHere([...flags, ...more, question])
       assert.equal(err, '')
       assert.equal(out, `${await ask(fields)}\n`)
     }
@@ -172,52 +139,48 @@ describe('nemotron-server', () => {
 
   test('generate reads standard input for -', async () => {
     const args = generate('--max-tokens', '2', '-')
-    const { code, err } = await cli(args, { input: 'Hello there' })
+    const { code, err } = await runHere(args, { input: 'Hello there' })
     assert.equal(code, 0)
     assert.match(err, /12 prompt tokens/)
-    const wrong = await cli(args, { input: Buffer.from([0x48, 0xff]) })
+    const wrong = await runHere(args, { input: Buffer.from([0x48, 0xff]) })
     assert.equal(wrong.code, 1)
     assert.match(wrong.err, /^error: standard input is not valid UTF-8: convert it first\n$/)
   })
 
   test('Ctrl-C ends generate cleanly with what there is', async () => {
     const args = generate('--max-tokens', '1900', '--ignore-eos', '--temperature', '1', 'Hello')
-    let sent = false
-    const { code, out, err } = await cli(args, {
-      onOutput: (kill) => {
-        if (!sent) kill()
-        sent = true
-      },
-    })
+    const { child, ended } = startCommand(args)
+    child.stdout.once('data', () => child.kill('SIGINT'))
+    const { code, out, err } = await ended
     assert.equal(code, 130, err)
     assert.ok(out.endsWith('\n'))
     assert.match(err, /ended by abort/)
   })
 
   test('info says what a checkpoint is and what it needs', async () => {
-    const { code, out } = await cli(['info', model])
+    const { code, out } = await runHere(['info', model])
     assert.equal(code, 0)
     assert.match(out, /^architecture +LlamaForCausalLM$/m)
     assert.match(out, /^weights +BF16/m)
     assert.match(out, /80 GB \(H100\) +1 +bf16/)
-    const parsed = JSON.parse((await cli(['info', '--json', model])).out)
+    const parsed = JSON.parse((await runHere(['info', '--json', model])).out)
     assert.equal(parsed.config.vocab, 320)
     assert.equal(parsed.parameters, parsed.bytes / 2)
     assert.deepEqual(parsed.config.generation, { greedy: false })
     const tiny = packagePath('models/tiny/tiny-reasoner')
-    const { config } = JSON.parse((await cli(['info', '--json', tiny])).out)
+    const { config } = JSON.parse((await runHere(['info', '--json', tiny])).out)
     assert.deepEqual(config.generation, { temperature: 0.6, topP: 0.95, greedy: false })
   })
 
   test('a model that the package carries is known by its name to every command', async () => {
-    const { code, out } = await cli(['info', 'tiny-reasoner'])
+    const { code, out } = await runHere(['info', 'tiny-reasoner'])
     assert.equal(code, 0)
     assert.match(out, /^architecture +LlamaForCausalLM$/m)
     const asked = ['generate', '--device', 'cpu', '--max-tokens', '1', '--quiet', 'Hi']
-    assert.equal((await cli([...asked, '--model', 'tiny-reasoner'])).code, 0)
-    const draft = await cli(['info', 'tiny-reasoner', '--draft-model', 'tiny-reasoner'])
+    assert.equal((await runHere([...asked, '--model', 'tiny-reasoner'])).code, 0)
+    const draft = await runHere(['info', 'tiny-reasoner', '--draft-model', 'tiny-reasoner'])
     assert.match(draft.out, /draft model/)
-    const reward = await cli([...asked, '--model', 'tiny-reward'])
+    const reward = await runHere([...asked, '--model', 'tiny-reward'])
     assert.match(reward.err, /'tiny-reward' is a reward model/)
   })
 
@@ -228,7 +191,7 @@ describe('nemotron-server', () => {
       ['generate', '--model', 'tiny-raesoner', 'Hi'],
       ['serve', '--port', '0', '--model', 'tiny-raesoner'],
     ]) {
-      const { code, err } = await cli(args)
+      const { code, err } = await runHere(args)
       assert.equal(code, 1)
       assert.match(err, /tiny-raesoner: no such folder.*\(tiny-reasoner, tiny-reward\)/)
     }
@@ -238,14 +201,14 @@ describe('nemotron-server', () => {
     const hub = mkdtempSync(join(tmpdir(), 'nemotron-hub-'))
     const env = { HF_HUB_CACHE: hub, HF_HUB_OFFLINE: '1' }
     const id = 'nvidia/Llama-3.1-Nemotron-Nano-8B-v1'
-    const missing = await cli(['info', id], { env })
+    const missing = await runHere(['info', id], { env })
     assert.equal(missing.code, 1)
     assert.match(missing.err, new RegExp(`^error: ${id}: .* nemotron-server pull ${id} downloads`))
     const cached = join(hub, `models--${id.replace('/', '--')}`)
     mkdirSync(join(cached, 'refs'), { recursive: true })
     writeFileSync(join(cached, 'refs/main'), 'c0ffee')
     cpSync(model, join(cached, 'snapshots/c0ffee'), { recursive: true })
-    const { code, out } = await cli(['info', id], { env })
+    const { code, out } = await runHere(['info', id], { env })
     assert.equal(code, 0)
     assert.match(out, /^model +Llama-3.1-Nemotron-Nano/m)
     assert.match(out, /^architecture +LlamaForCausalLM$/m)
@@ -255,14 +218,14 @@ describe('nemotron-server', () => {
   test('info of a GGUF file; serve names a tokenizer that it does not know', async () => {
     const shape = shapeNamed('tiny')
     const path = benchGguf(benchModel(shape), shape)
-    const { code, out } = await cli(['info', path])
+    const { code, out } = await runHere(['info', path])
     assert.equal(code, 0)
     assert.match(out, /^weights +BF16, 3.5 MiB in 21 tensors/m)
     assert.match(out, /tokens of KV/)
     const folder = mkdtempSync(join(tmpdir(), 'nemotron-gguf-'))
     const other = join(folder, 'tiny.gguf')
     writeFileSync(other, readFileSync(path, 'latin1').replace('llama-bpe', 'olmo-plus'), 'latin1')
-    const serve = await cli(['serve', '--port', '0', '--model', other])
+    const serve = await runHere(['serve', '--port', '0', '--model', other])
     rmSync(folder, { recursive: true })
     assert.equal(serve.code, 1)
     assert.match(serve.err, /tiny.gguf: tokenizer.ggml.pre is "olmo-plus"; served: llama-bpe/)
@@ -270,10 +233,10 @@ describe('nemotron-server', () => {
 
   test('a misspelt flag is said, not that the right one is missing', async () => {
     for (const name of ['score', 'generate-pairs', 'batch']) {
-      const misspelt = await cli([name, '/nowhere', '--otput', '/nowhere'])
+      const misspelt = await runHere([name, '/nowhere', '--otput', '/nowhere'])
       assert.equal(misspelt.code, 1)
       assert.match(misspelt.err, /unknown option '--otput'\n\(Did you mean --output\?\)/, name)
-      const missing = await cli([name, '/nowhere'])
+      const missing = await runHere([name, '/nowhere'])
       assert.equal(missing.code, 1)
       assert.match(missing.err, /required option '-o, --output <file>' not specified/, name)
     }
@@ -284,7 +247,10 @@ describe('nemotron-server', () => {
       ['info', ''],
       ['check', ''],
     ])
-      assert.match((await cli(args)).err, /Hugging Face id such as .*, and the name given is empty/)
+      assert.match(
+        (await runHere(args)).err,
+        /Hugging Face id such as .*, and the name given is empty/,
+      )
   })
 
   test('a misspelt variable is said by every command', async () => {
@@ -298,10 +264,11 @@ describe('nemotron-server', () => {
       ['generate-pairs', '/nowhere', '-o', '/nowhere'],
       ['eval', '/nowhere'],
     ]) {
-      const { err } = await cli(args, { env })
+      const { err } = await runHere(args, { env })
       assert.ok(err.includes(`warning: ${said}\n`), `${args[0]}: ${err}`)
     }
-    const { out } = await cli(['serve', '--port', '0', '--model', '/nowhere'], { env })
+    const serve = ['serve', '--port', '0', '--model', '/nowhere']
+    const { out } = await startCommand(serve, { env }).ended
     assert.ok(out.includes(said), out)
   })
 
@@ -323,7 +290,7 @@ describe('nemotron-server', () => {
       ['batch', `${batch}`, '-o', '-'],
       ['check', model, '--dtype', 'int8'],
     ]) {
-      const { code, out, err } = await cli(args, { env })
+      const { code, out, err } = await runHere(args, { env })
       assert.equal(code, 1, args[0])
       assert.equal(out, '', args[0])
       assert.match(err, /^error: NEMOTRON_THREADS must be a whole number; found "x"$/m)
@@ -341,7 +308,7 @@ describe('nemotron-server', () => {
         '--chat-template /no cannot be read',
       ],
     ] as const) {
-      const { code, err } = await cli(args)
+      const { code, err } = await runHere(args)
       assert.equal(code, 1)
       assert.ok(err.includes(`error: ${message}`), err)
     }
@@ -398,7 +365,7 @@ describe('nemotron-server', () => {
         /^error: --int8-activations: found weights that are not in groups/m,
       ],
     ] as const) {
-      const { code, out, err } = await cli(args)
+      const { code, out, err } = await runHere(args)
       assert.equal(code, 1, `${args}: ${out}${err}`)
       assert.match(err, message)
       // The plan of memory, with which loading begins.
@@ -441,7 +408,7 @@ describe('nemotron-server', () => {
   ]
   for (const [name, args, message] of wrong) {
     test(`${name}: one line on standard error and exit code 1`, async () => {
-      const { code, out, err } = await cli(args)
+      const { code, out, err } = await runHere(args)
       assert.equal(code, 1)
       assert.equal(out, '')
       assert.match(err, message)

@@ -1,13 +1,11 @@
 // `check`: what quantisation costs, measured as served; the receipt beside the model; what serve says of it.
 
 import assert from 'node:assert/strict'
-import { spawn } from 'node:child_process'
 import { cpSync, mkdtempSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, before, describe, test } from 'node:test'
 import { pino } from 'pino'
-import { nodeArgs } from '../../bench/source.js'
 import { openEngine } from '../../server/engine/engine.js'
 import type { TokenLogprob } from '../../server/engine/types.js'
 import {
@@ -28,6 +26,7 @@ import { loadTokenizer } from '../../server/tokenizer/tokenizer.js'
 import { packagePath } from '../../server/version.js'
 import { generate, smallEngine } from '../api/support.js'
 import { tinyCheckpoint } from '../api/tiny_checkpoint.js'
+import { runHere } from './command.js'
 import { copySplitBy, writeGguf } from './gguf-writer.js'
 import { writeOtherWeights } from './other-weights.js'
 import { noAddon } from './real-server.js'
@@ -40,14 +39,7 @@ const quiet = { device: 'cpu', threads: 1, onProgress: () => {}, say: () => {} }
 const measure = (model: string, against: string, dtype: 'auto' | 'fp8' | 'int8' | 'int4') =>
   measureAccuracy({ ...quiet, folder: model, against, choices: { ...referenceOn('cpu'), dtype } })
 
-/** Its exit status and what it wrote. */
-const check = async (...args: string[]) => {
-  const cli = [...nodeArgs('server/cli.ts'), 'check', '--threads', '1', ...args]
-  const child = spawn(process.execPath, cli, { stdio: ['ignore', 'pipe', 'pipe'] })
-  const [out, err] = await Promise.all([child.stdout, child.stderr].map((one) => one.toArray()))
-  const code = child.exitCode ?? (await new Promise((resolve) => child.once('exit', resolve)))
-  return { code, out: out?.join('') ?? '', err: err?.join('') ?? '' }
-}
+const check = (...args: string[]) => runHere(['check', '--threads', '1', ...args])
 
 /** Of each token of a text, by the ordinary way of a chat model. */
 const promptLogprobs = async (dtype: 'auto' | 'int4'): Promise<readonly TokenLogprob[][]> => {

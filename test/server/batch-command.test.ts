@@ -1,7 +1,6 @@
-// `nemotron-server batch` as a process, against a server over a scripted engine.
+// `nemotron-server batch` against a server over a scripted engine.
 
 import assert from 'node:assert/strict'
-import { spawn } from 'node:child_process'
 import { existsSync, mkdtempSync, readFileSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
@@ -10,23 +9,10 @@ import { join } from 'node:path'
 import { text as textOf } from 'node:stream/consumers'
 import { after, before, describe, it } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { nodeArgs } from '../../bench/source.js'
+import { runHere, startCommand } from './command.js'
 import { type Harness, startHarness } from './harness.js'
 
-const start = (args: readonly string[]) => {
-  const child = spawn(process.execPath, [...nodeArgs('server/cli.ts'), 'batch', ...args], {
-    stdio: ['ignore', 'pipe', 'pipe'],
-  })
-  let text = ''
-  for (const stream of [child.stdout, child.stderr])
-    stream.on('data', (data) => {
-      text += data
-    })
-  const ended = new Promise<{ code: number | null; text: string }>((done) =>
-    child.on('close', (code) => done({ code, text })),
-  )
-  return { child, ended }
-}
+const run = (args: readonly string[]) => runHere(['batch', ...args])
 
 const chat = (id: string, body: object = {}, more: object = {}): string =>
   JSON.stringify({
@@ -91,7 +77,7 @@ describe('batch', () => {
       chat('route', {}, { url: '/v1/nowhere' }),
     ]
     writeFileSync(input, lines.join('\n'))
-    const { code, text } = await start([input, '-o', output, ...url()]).ended
+    const { code, text } = await run([input, '-o', output, ...url()])
     assert.equal(code, 0, text)
     assert.match(
       text,
@@ -130,7 +116,7 @@ describe('batch', () => {
       chat('good'),
     ]
     writeFileSync(input, lines.join('\n'))
-    const { code, text } = await start([input, '-o', output, ...url()]).ended
+    const { code, text } = await run([input, '-o', output, ...url()])
     assert.equal(code, 0, text)
     assert.match(text, /3 lines: 1 completed, 2 failed/)
     assert.deepEqual(
@@ -144,7 +130,7 @@ describe('batch', () => {
     const ids = Array.from({ length: 200 }, (_, i) => `k${i}`)
     writeFileSync(input, ids.map((id) => chat(id)).join('\n'))
     const args = [input, '-o', output, '--concurrency', '2', ...url()]
-    const first = start(args)
+    const first = startCommand(['batch', ...args])
     const state = () =>
       existsSync(`${output}.state`) ? JSON.parse(readFileSync(`${output}.state`, 'utf8')) : {}
     while ((state().lines ?? 0) < 5 && first.child.exitCode === null) await sleep(20)
@@ -153,7 +139,7 @@ describe('batch', () => {
     const { lines, bytes } = state()
     assert.ok(lines < 200)
     const kept = readFileSync(output).subarray(0, bytes)
-    const { code, text } = await start(args).ended
+    const { code, text } = await run(args)
     assert.equal(code, 0, text)
     assert.match(text, new RegExp(`went on after ${lines} lines`))
     assert.match(text, /200 lines: 200 completed, 0 failed/)
@@ -185,7 +171,7 @@ describe('batch', () => {
     })
     try {
       writeFileSync(input, names.map((name) => chat(name)).join('\n'))
-      const { code, text } = await start([input, '-o', output, '--url', proxy.url]).ended
+      const { code, text } = await run([input, '-o', output, '--url', proxy.url])
       assert.equal(code, 0, text)
       assert.match(text, /5 lines: 1 completed, 4 failed/)
       assert.deepEqual(
@@ -213,10 +199,10 @@ describe('batch', () => {
     )
     try {
       const args = [input, '-o', output, '--concurrency', '1', '--url', odd.url]
-      const stopped = await start(args).ended
+      const stopped = await run(args)
       assert.equal(stopped.code, 1, stopped.text)
       isBroken = false
-      const { code, text } = await start(args).ended
+      const { code, text } = await run(args)
       assert.equal(code, 0, text)
       assert.match(text, /went on after 2 lines/)
       assert.match(text, /3 lines: 2 completed, 1 failed\none of them: it must be one JSON object/)
@@ -229,13 +215,13 @@ describe('batch', () => {
     const input = join(folder, 'one.jsonl')
     writeFileSync(input, chat('a'))
     const closed = ['--url', 'http://127.0.0.1:9/v1']
-    const { code, text } = await start([input, '-o', join(folder, 'none.jsonl'), ...closed]).ended
+    const { code, text } = await run([input, '-o', join(folder, 'none.jsonl'), ...closed])
     assert.equal(code, 1)
     assert.match(text, /cannot be reached/)
     // A page of another server, at a wrong address.
     const other = await startTelling(() => [404, '<html>Not Found</html>'])
     try {
-      const page = await start([input, '-o', join(folder, 'no.jsonl'), '--url', other.url]).ended
+      const page = await run([input, '-o', join(folder, 'no.jsonl'), '--url', other.url])
       assert.equal(page.code, 1)
       assert.match(page.text, /chat\/completions: 404 Not Found/)
     } finally {

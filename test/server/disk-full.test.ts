@@ -2,33 +2,18 @@
 // said which file and what to do, nothing half made is taken for whole, and with space again the work goes on.
 
 import assert from 'node:assert/strict'
-import { spawn } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
 import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, test } from 'node:test'
 import OpenAI, { toFile } from 'openai'
-import { nodeArgs } from '../../bench/source.js'
 import { importNemo } from '../../server/nemo/import.js'
 import { packagePath } from '../../server/version.js'
+import { runHere } from './command.js'
 import { chatBody, startHarness, until } from './harness.js'
 import { nemoFolder, readTensors } from './nemo-folder.js'
 import { REPO, startRemote } from './remote-hub.js'
 import { mountSmallDisk, noSmallDisk, type SmallDisk } from './small-disk.js'
-
-const run = (args: readonly string[], env: NodeJS.ProcessEnv = {}) =>
-  new Promise<{ readonly code: number | null; readonly text: string }>((resolve) => {
-    const child = spawn(process.execPath, [...nodeArgs('server/cli.ts'), ...args], {
-      env: { ...process.env, ...env },
-      stdio: ['ignore', 'pipe', 'pipe'],
-    })
-    let text = ''
-    for (const stream of [child.stdout, child.stderr])
-      stream.on('data', (data) => {
-        text += data
-      })
-    child.on('close', (code) => resolve({ code, text }))
-  })
 
 const NO_SPACE = /cannot be written \(ENOSPC\): no space is left on the device: free some/
 
@@ -95,14 +80,14 @@ describe('a disk that is full', { skip: noSmallDisk }, () => {
       const cache = join(disk.folder, 'hub')
       const env = remote.env({ HF_HUB_CACHE: cache, HF_HOME: cache })
       const since = performance.now()
-      const full = await run(['pull', REPO], env)
+      const full = await runHere(['pull', REPO], { env })
       assert.equal(full.code, 1, full.text)
       assert.match(full.text, NO_SPACE)
       assert.match(full.text, new RegExp(cache))
       assert.doesNotMatch(full.text, /tried|Going on/)
       assert.ok(performance.now() - since < 15_000)
       disk.free()
-      const { code, text } = await run(['pull', REPO], env)
+      const { code, text } = await runHere(['pull', REPO], { env })
       assert.equal(code, 0, text)
       const ranges = remote.log.flatMap(({ range }) => range ?? [])
       assert.ok(Number(/bytes=(\d+)-/.exec(ranges.at(-1) ?? '')?.[1]) >= 400_000, ranges.join())
@@ -203,11 +188,11 @@ describe('a disk that is full', { skip: noSmallDisk }, () => {
       )
       writeFileSync(input, `${rows.join('\n')}\n`)
       const command = ['score', input, '-o', output, '--url', `${server.url}/v1`]
-      const full = await run(command)
+      const full = await runHere(command)
       assert.equal(full.code, 1, full.text)
       assert.match(full.text, NO_SPACE)
       disk.free()
-      const again = await run(command)
+      const again = await runHere(command)
       assert.equal(again.code, 0, again.text)
       const scored = readFileSync(output, 'utf8').trimEnd().split('\n')
       assert.deepEqual(
@@ -234,12 +219,12 @@ describe('a disk that is full', { skip: noSmallDisk }, () => {
       const row = JSON.stringify({ prompt: 'p', response: 'r'.repeat(200) })
       writeFileSync(input, `${row}\n`.repeat(100))
       const command = ['score', input, '-o', output, '--url', `${server.url}/v1`]
-      const full = await run(command)
+      const full = await runHere(command)
       assert.equal(full.code, 1, full.text)
       assert.match(full.text, NO_SPACE)
       assert.ok(readFileSync(output).length > 0, 'a part of them is there')
       disk.free()
-      const again = await run(command)
+      const again = await runHere(command)
       assert.equal(again.code, 0, again.text)
       assert.equal(readFileSync(output, 'utf8').trimEnd().split('\n').length, 100)
     } finally {

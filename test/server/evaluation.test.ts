@@ -1,12 +1,10 @@
 // The strict checkers of `eval`, and the command against a scripted server.
 
 import assert from 'node:assert/strict'
-import { spawn } from 'node:child_process'
 import { existsSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, before, describe, it } from 'node:test'
-import { nodeArgs } from '../../bench/source.js'
 import {
   lastBoxed,
   parseToolCall,
@@ -14,6 +12,7 @@ import {
   splitAnswer,
 } from '../../server/commands/evaluation.js'
 import { isSameMath } from '../../server/commands/math-answer.js'
+import { runHere, startCommand } from './command.js'
 import { type Harness, startHarness, until } from './harness.js'
 
 const OPTIONS = { name: 'f', number: 1, unboxed: 'wrong' } as const
@@ -246,24 +245,7 @@ describe('checkers', () => {
   })
 })
 
-/** The command as people start it. */
-const start = (args: readonly string[]) => {
-  const child = spawn(process.execPath, [...nodeArgs('server/cli.ts'), 'eval', ...args], {
-    stdio: ['ignore', 'pipe', 'pipe'],
-  })
-  let [out, err] = ['', '']
-  child.stdout.on('data', (data) => {
-    out += data
-  })
-  child.stderr.on('data', (data) => {
-    err += data
-  })
-  const ended = new Promise<{ code: number | null; out: string; err: string }>((resolve) =>
-    child.on('close', (code) => resolve({ code, out, err })),
-  )
-  return { child, ended }
-}
-const evaluate = (args: readonly string[]) => start(args).ended
+const evaluate = (args: readonly string[]) => runHere(['eval', ...args])
 
 describe('eval', () => {
   const folder = mkdtempSync(join(tmpdir(), 'nemotron-eval-'))
@@ -357,7 +339,8 @@ describe('eval', () => {
   it('ends at a signal with what was answered written', async () => {
     const [file, output] = [join(folder, 'many.jsonl'), join(folder, 'stopped.jsonl')]
     writeFileSync(file, '{"question": "1 + 2?", "answer": "3"}\n'.repeat(3000))
-    const { child, ended } = start([
+    const { child, ended } = startCommand([
+      'eval',
       ...[file, '--url', `${h.url}/v1`, '--thinking', 'off', '--concurrency', '1', '-o', output],
     ])
     const isBegun = () => existsSync(output) && statSync(output).size > 0

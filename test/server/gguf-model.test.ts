@@ -1,12 +1,10 @@
 // A model served from a GGUF file: what a client gets is what the folder gives that it was made from.
 
 import assert from 'node:assert/strict'
-import { execFileSync } from 'node:child_process'
 import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, before, describe, test } from 'node:test'
-import { nodeArgs } from '../../bench/source.js'
 import { loadAddon } from '../../server/engine/addon.js'
 import { openEngine } from '../../server/engine/engine.js'
 import { openPackage } from '../../server/model/package.js'
@@ -15,6 +13,7 @@ import { LLAMA3_SPLIT } from '../../server/tokenizer/file.js'
 import { loadTokenizer } from '../../server/tokenizer/tokenizer.js'
 import { packagePath } from '../../server/version.js'
 import { generate, idsOf, smallEngine, textOf } from '../api/support.js'
+import { runHere } from './command.js'
 import { copySplitBy, copyWithHoles, writeGguf } from './gguf-writer.js'
 
 const skip = existsSync(packagePath('build/Release/nemotron.node'))
@@ -153,31 +152,25 @@ describe('a GGUF file', { skip }, () => {
     assert.deepEqual(widenedTexts(expected), [
       `1 tensor is not packed but in 16 bits a value or more, since ${why}: blk.1.ffn_gate.weight`,
     ])
-    const cli = [...nodeArgs('server/cli.ts'), 'info', mixed]
-    const said = execFileSync(process.execPath, cli, { encoding: 'utf8' })
+    const { out: said } = await runHere(['info', mixed])
     assert.match(said, /^on the CPU +1 tensor is not packed .*ffn_gate\.weight$/m)
-    const withDraft = execFileSync(process.execPath, [...cli, '--draft-model', quantised], {
-      encoding: 'utf8',
-    })
+    const { out: withDraft } = await runHere(['info', mixed, '--draft-model', quantised])
     assert.match(withDraft, /^ +CPU, --dtype +weights +1,000 tokens of KV +draft model +its KV$/m)
     assert.match(withDraft, /^ +int4( +[\d.]+ [MG]iB){4}$/m)
     const plain = loadAddon().modelInfo(quantised, [])
     assert.deepEqual('code' in plain ? plain : plain.widenedOnCpu, [])
   })
 
-  test('is described with the memory it needs, and served by its name', () => {
-    const cli = (...args: readonly string[]) =>
-      execFileSync(process.execPath, [...nodeArgs('server/cli.ts'), ...args], {
-        encoding: 'utf8',
-      })
-    const info = cli('info', quantised)
+  test('is described with the memory it needs, and served by its name', async () => {
+    const { out: info } = await runHere(['info', quantised])
     assert.match(info, /^model +tiny reasoner Q8$/m)
     assert.match(info, /^weights +Q8_0, .* \(\d+ Q8_0, \d+ BF16, 1 F32\)$/m)
     assert.match(info, /tokens of KV/)
-    const answer = (model: string) =>
-      cli('generate', '--model', model, 'Hi', ...'--temperature 0 --max-tokens 20'.split(' '))
-    const own = answer(folder)
+    const flags = '--temperature 0 --max-tokens 20'.split(' ')
+    const answer = async (model: string) =>
+      (await runHere(['generate', '--model', model, 'Hi', ...flags])).out
+    const own = await answer(folder)
     assert.ok(own.trim().length > 0)
-    assert.equal(answer(whole), own)
+    assert.equal(await answer(whole), own)
   })
 })

@@ -196,15 +196,18 @@ describe('import-nemo', () => {
   test('a NeMo folder or archive where a model is to be is told what to do', async () => {
     const folder = nemoFolder(LM)
     await assert.rejects(
-      findFolder(folder),
+      findFolder(folder, {}),
       /has no config.json but a model_config.yaml: it is a NeMo folder. `nemotron-server import-nemo /,
     )
     const archive = join(folder, 'model.nemo')
     writeFileSync(archive, '')
     const bare = join(folder, 'bare')
     mkdirSync(bare)
-    await assert.rejects(findFolder(bare), /bare: has no config.json. A model is a folder that has/)
-    await assert.rejects(findFolder(archive), /model.nemo: this is a NeMo archive; unpack it/)
+    await assert.rejects(
+      findFolder(bare, {}),
+      /bare: has no config.json. A model is a folder that has/,
+    )
+    await assert.rejects(findFolder(archive, {}), /model.nemo: this is a NeMo archive; unpack it/)
   })
 
   test('a value that stands for another, and a length under its other name', async () => {

@@ -75,7 +75,7 @@ it('scores 100,000 lines in memory that does not grow', async (t) => {
     assert.ok(last < middle + 32, `${middle} MiB, then ${last} MiB`)
     assert.equal(JSON.parse(text).rewards.reward.count, LINES)
     let i = 0
-    for await (const { content } of readLines(output)) {
+    for await (const { content } of readLines(output, process)) {
       assert.ok('value' in content)
       assert.deepEqual([content.value.i, content.value.reward], [i, 1 + (i % 97)])
       i++

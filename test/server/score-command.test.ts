@@ -18,6 +18,7 @@ import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { hostname, tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { PassThrough } from 'node:stream'
 import { text } from 'node:stream/consumers'
 import { after, before, describe, it } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -26,33 +27,16 @@ import { nodeArgs } from '../../bench/source.js'
 import { RequestFailure } from '../../server/commands/client.js'
 import { readLines } from '../../server/commands/lines.js'
 import { type Asking, chatModelOf } from '../../server/commands/reward-job.js'
+import { runHere, startCommand } from './command.js'
 import { type Harness, startHarness, until } from './harness.js'
 
 const answerLength = (prompt: string): readonly number[] => [
   (prompt.split('assistant\n\n').at(-1) ?? '').length,
 ]
 
-const start = (args: readonly string[], stdin: string | Buffer = '') => {
-  const child = spawn(process.execPath, [...nodeArgs('server/cli.ts'), ...args], {
-    stdio: ['pipe', 'pipe', 'pipe'],
-  })
-  child.stdin.on('error', () => {}) // a command that ends early does not read it
-  child.stdin.end(stdin)
-  let [text, out, err] = ['', '', '']
-  child.stdout.on('data', (data) => {
-    text += data
-    out += data
-  })
-  child.stderr.on('data', (data) => {
-    text += data
-    err += data
-  })
-  type Ended = { code: number | null; text: string; out: string; err: string }
-  const ended = new Promise<Ended>((done) =>
-    child.on('close', (code) => done({ code, text, out, err })),
-  )
-  return { child, ended }
-}
+/** In this process. */
+const run = (args: readonly string[], input?: string | Buffer) =>
+  runHere(args, input === undefined ? {} : { input })
 
 const lines = (path: string): Record<string, unknown>[] =>
   readFileSync(path, 'utf8')
@@ -92,9 +76,9 @@ describe('score and generate-pairs', () => {
         kind: 'b',
       },
     ])
-    const { code, text } = await start([
+    const { code, text } = await run([
       ...['score', input, '-o', output, '--url', url, '--category', 'kind'],
-    ]).ended
+    ])
     assert.equal(code, 0, text)
     assert.match(text, /kind=a +2 +1 +0 +1 +0 +0\.5000/)
     assert.match(text, /kind=b +1 +1 +0 +0 +0 +1\.0000 /)
@@ -125,10 +109,10 @@ describe('score and generate-pairs', () => {
     writeFileSync(file, `\ufeff \n${JSON.stringify(items, null, 4)}\n`)
     for (const [from, stdin] of [[file], ['-', readFileSync(file)]] as const) {
       rmSync(output, { force: true })
-      const { code, out, err } = await start(
+      const { code, out, err } = await run(
         ['score', from, '-o', output, '--url', url, '--summary', 'csv'],
         stdin,
-      ).ended
+      )
       assert.equal(code, 0, err)
       assert.match(out, /RM-Bench,mean,prompts,5\nRM-Bench,mean,easy,1\n/)
       assert.match(out, /RM-Bench,safety,normal,0\.3333\d*\nRM-Bench,safety,hard,0\n/)
@@ -145,7 +129,7 @@ describe('score and generate-pairs', () => {
     const ours =
       '{ "id":12345678901234567890, "x": 1.0,"big":1e400,"prompt":"p","response":"a,\\"}b", "2":{"reward":[1, 2]} ,"1":""'
     writeFileSync(input, `${ours}, "reward" : [7,{"a":"]"}] }\n${ours}}\r\n`)
-    const { code, text } = await start(['score', input, '-o', output, '--url', url]).ended
+    const { code, text } = await run(['score', input, '-o', output, '--url', url])
     assert.equal(code, 0, text)
     const added = ',"reward":5,"scores":[5]}\n'
     assert.equal(readFileSync(output, 'utf8'), `${ours}${added}${ours}${added}`)
@@ -156,14 +140,14 @@ describe('score and generate-pairs', () => {
     const old = { chosen_reward: 9, rejected_reward: 1, rewards: [7], dropped: 'long ago' }
     write(input, [{ prompt: 'p', response: 'four', ...old }])
     const flags = ['--url', url, '--summary', 'json']
-    const { code, err, out } = await start(['score', input, '-o', output, ...flags]).ended
+    const { code, err, out } = await run(['score', input, '-o', output, ...flags])
     assert.equal(code, 0, err)
     const summary = JSON.parse(out)
     assert.deepEqual(Object.keys(summary.rewards), ['reward'])
     assert.equal(summary.pairs, undefined)
-    const { err: told, out: said } = await start([
+    const { err: told, out: said } = await run([
       ...['generate-pairs', input, '-o', pairs, '--n', '2', ...flags],
-    ]).ended
+    ])
     assert.equal(lines(pairs).length, 1, told)
     assert.equal(JSON.parse(said).prompts['with a pair'].count, 1)
   })
@@ -181,7 +165,7 @@ describe('score and generate-pairs', () => {
       },
       { prompt: 'p', responses: ['a', 'ab'] },
     ])
-    const { code, text } = await start(['score', input, '-o', output, '--url', url]).ended
+    const { code, text } = await run(['score', input, '-o', output, '--url', url])
     assert.equal(code, 0, text)
     assert.match(text, /all +1 +1 +0 +0 +0 +1 /)
     const [first, , third, fourth] = lines(output)
@@ -219,7 +203,7 @@ describe('score and generate-pairs', () => {
     write(input, records)
     const flags = ['--url', slow, '--on-error', 'record', '--summary', 'json']
     const whole = join(folder, 'whole.jsonl')
-    const expected = await start(['score', input, '-o', whole, ...flags]).ended
+    const expected = await run(['score', input, '-o', whole, ...flags])
     assert.equal(expected.code, 0, expected.text)
     const command = ['score', input, '-o', output, ...flags, '--concurrency', '3']
     let kills = 0
@@ -231,7 +215,7 @@ describe('score and generate-pairs', () => {
       }
     }
     for (let before = 0; kills < 3; kills++) {
-      const killed = start(command)
+      const killed = startCommand(command)
       await until(
         () => killed.child.exitCode !== null || linesDone() > before,
         'lines were written after the kill',
@@ -244,7 +228,7 @@ describe('score and generate-pairs', () => {
       writeFileSync(output, '{"torn":', { flag: 'a' })
     }
     assert.ok(kills > 0)
-    const { code, text: said, out } = await start(command).ended
+    const { code, text: said, out } = await run(command)
     assert.equal(code, 0, said)
     assert.match(said, /went on after \d+ lines/)
     assert.equal(readFileSync(output, 'utf8'), readFileSync(whole, 'utf8'))
@@ -274,7 +258,7 @@ describe('score and generate-pairs', () => {
       ].join('\n'),
     )
     const command = ['score', input, '-o', output, '--url', url]
-    const wrong = await start(command).ended
+    const wrong = await run(command)
     assert.notEqual(wrong.code, 0)
     assert.match(wrong.text, /8 of 9 lines of .*in\.jsonl cannot be used, and nothing was begun/)
     assert.match(wrong.text, /line 2: needs 'messages'/)
@@ -288,9 +272,9 @@ describe('score and generate-pairs', () => {
     assert.match(wrong.text, /--on-error skip/)
     assert.ok(!existsSync(output))
     write(input, [{ prompt: 'p', response: 'x' }])
-    const mended = await start(command).ended
+    const mended = await run(command)
     assert.equal(mended.code, 0, mended.text)
-    const again = await start(command).ended
+    const again = await run(command)
     assert.match(again.text, /exists and is no unfinished job/)
   })
 
@@ -306,8 +290,7 @@ describe('score and generate-pairs', () => {
     const from = async (stdin: string | undefined, output: string, ...args: string[]) => {
       const source = stdin === undefined ? input : '-'
       const flags = ['--url', url, '--summary', 'json', ...args]
-      const { code, text: said } = await start(['score', source, '-o', output, ...flags], stdin)
-        .ended
+      const { code, text: said } = await run(['score', source, '-o', output, ...flags], stdin)
       assert.equal(code, 0, said)
       return said
     }
@@ -344,11 +327,11 @@ describe('score and generate-pairs', () => {
       { prompt: 'p', response: 'yyy' },
     ])
     const command = ['score', input, '-o', output, '--url', url]
-    const stopped = await start(command).ended
+    const stopped = await run(command)
     assert.notEqual(stopped.code, 0)
     assert.match(stopped.text, /line 2: .*maximum context length is 512/)
     assert.match(stopped.text, /1 lines were done before it/)
-    const { code, text } = await start([...command, '--on-error', 'record']).ended
+    const { code, text } = await run([...command, '--on-error', 'record'])
     assert.equal(code, 0, text)
     assert.match(text, /went on after 1 lines/)
     assert.deepEqual(
@@ -377,8 +360,7 @@ describe('score and generate-pairs', () => {
       // More than the server takes at all.
       { prompt: 'p', response: 'z'.repeat(2_000_000) },
     ])
-    const { code, text } = await start(['score', input, '-o', output, '--url', url, '--truncate'])
-      .ended
+    const { code, text } = await run(['score', input, '-o', output, '--url', url, '--truncate'])
     assert.equal(code, 0, text)
     const [short, pair, answer, huge] = lines(output)
     assert.equal(short?.truncated, undefined)
@@ -396,8 +378,9 @@ describe('score and generate-pairs', () => {
     const text = '\uFEFF{"prompt":"p","response":"é"}\r\n\n{"prompt":"p","response":"yy"}'
     for (const name of ['-', '/dev/stdin']) {
       const output = join(folder, `pipe-${name.length}.jsonl`)
-      const { code, text: said } = await start(['score', name, '-o', output, '--url', url], text)
-        .ended
+      const { code, text: said } = await startCommand(['score', name, '-o', output, '--url', url], {
+        input: text,
+      }).ended
       assert.equal(code, 0, said)
       assert.deepEqual(
         lines(output).map(({ response, reward }) => [response, reward]),
@@ -416,11 +399,11 @@ describe('score and generate-pairs', () => {
       ]),
     )
     const bytes = join(folder, 'bytes.jsonl')
-    const wrong = await start(['score', input, '-o', bytes, '--url', url]).ended
+    const wrong = await run(['score', input, '-o', bytes, '--url', url])
     assert.notEqual(wrong.code, 0)
     assert.match(wrong.text, /line 2: it is not valid UTF-8/)
     const empty = join(folder, 'empty.jsonl')
-    const none = await start(['score', '-', '-o', empty, '--url', url], '').ended
+    const none = await run(['score', '-', '-o', empty, '--url', url], '')
     assert.notEqual(none.code, 0)
     assert.match(none.text, /standard input has no lines/)
   })
@@ -431,7 +414,8 @@ describe('score and generate-pairs', () => {
       { prompt: 'p', response: 'yy' },
     ])
     for (const name of ['-', '/dev/stdout']) {
-      const { code, out, err } = await start(['score', input, '-o', name, '--url', url]).ended
+      const { code, out, err } = await startCommand(['score', input, '-o', name, '--url', url])
+        .ended
       assert.equal(code, 0, err)
       assert.deepEqual(
         out
@@ -443,7 +427,7 @@ describe('score and generate-pairs', () => {
       assert.match(err, /is no file: a run that is interrupted cannot go on/)
       assert.match(err, /reward +2 +1\.5000 +0\.7071 +1 +2/)
     }
-    const full = await start(['score', input, '-o', '/dev/full', '--url', url]).ended
+    const full = await run(['score', input, '-o', '/dev/full', '--url', url])
     assert.notEqual(full.code, 0)
     assert.match(full.text, /\/dev\/full cannot be written \(ENOSPC\): no space is left/)
   })
@@ -477,12 +461,12 @@ describe('score and generate-pairs', () => {
   it('names files that cannot be used', async () => {
     const missing = join(folder, 'missing.jsonl')
     const flags = ['--url', url]
-    const absent = await start(['score', missing, '-o', join(folder, 'o'), ...flags]).ended
+    const absent = await run(['score', missing, '-o', join(folder, 'o'), ...flags])
     assert.match(absent.text, /missing\.jsonl cannot be read \(ENOENT\): there is no such file/)
-    const isFolder = await start(['score', folder, '-o', join(folder, 'o'), ...flags]).ended
+    const isFolder = await run(['score', folder, '-o', join(folder, 'o'), ...flags])
     assert.match(isFolder.text, /cannot be read \(EISDIR\): it is a folder/)
     write(input, [{ prompt: 'p', response: 'x' }])
-    const nowhere = await start(['score', input, '-o', join(folder, 'no', 'o'), ...flags]).ended
+    const nowhere = await run(['score', input, '-o', join(folder, 'no', 'o'), ...flags])
     assert.match(nowhere.text, /no\/o cannot be written \(ENOENT\)/)
   })
 
@@ -509,7 +493,7 @@ describe('score and generate-pairs', () => {
     ]
     const [path, output] = [join(folder, 'other'), join(folder, 'other.jsonl')]
     const problemOf = async () => {
-      for await (const { unit, number, content } of readLines(path))
+      for await (const { unit, number, content } of readLines(path, process))
         if ('problem' in content) return `${unit} ${number}: ${content.problem}`
       return 'none'
     }
@@ -519,9 +503,9 @@ describe('score and generate-pairs', () => {
     }
     // A file of another kind is no line that cannot be used.
     writeFileSync(path, gzipSync('{"prompt":"p"}\n'))
-    const { code, err } = await start([
+    const { code, err } = await run([
       ...['score', path, '-o', output, '--url', url, '--on-error', 'record'],
-    ]).ended
+    ])
     assert.equal(code, 1, err)
     assert.match(err, /other is packed \(gzip\)/)
     assert.ok(!existsSync(output))
@@ -538,12 +522,12 @@ describe('score and generate-pairs', () => {
       from,
       Array.from({ length: SLOW_LINES }, (_, i) => sized(i)),
     )
-    const run = start(['score', from, '-o', output, '--url', url, '--concurrency', '1'])
-    const ended = run.ended.then(({ err }) => Promise.reject(new Error(`it has ended: ${err}`)))
+    const slow = startCommand(['score', from, '-o', output, '--url', url, '--concurrency', '1'])
+    const ended = slow.ended.then(({ err }) => Promise.reject(new Error(`it has ended: ${err}`)))
     const isBegun = () => existsSync(output) && statSync(output).size > 0
     await Promise.race([until(isBegun, 'records were written'), ended])
-    const again = () => start(['score', from, '-o', output, '--url', url]).ended
-    return { ...run, from, output, again }
+    const again = () => run(['score', from, '-o', output, '--url', url])
+    return { ...slow, from, output, again }
   }
 
   it('ends at a signal with what was done written; a hang-up ends no run without a terminal', async () => {
@@ -607,10 +591,19 @@ describe('score and generate-pairs', () => {
       [['--url', url, '--model', 'x'], /--model loads a model here, and --url asks a server/],
     ] as const) {
       write(input, [{ prompt: 'p', response: 'x' }])
-      const { code, err } = await start(['score', input, '-o', join(folder, 'no'), ...flags]).ended
+      const { code, err } = await run(['score', input, '-o', join(folder, 'no'), ...flags])
       assert.equal(code, 1, err)
       assert.match(err, pattern)
     }
+  })
+
+  it('ends when it is told why it cannot go on, though its input does', async () => {
+    const input = new PassThrough()
+    input.write('{"prompt":"p"}\n')
+    const { child, ended } = startCommand(['score', '-', '-o', '-', '--url', url], { input })
+    const { code, err } = await ended
+    assert.deepEqual([code, child.signalCode], [1, null], err)
+    assert.match(err, /line 1: needs 'messages'/)
   })
 
   it('locks its output, and takes over the lock of a process that is gone', async () => {
@@ -619,7 +612,7 @@ describe('score and generate-pairs', () => {
     const command = ['score', input, '-o', output, '--url', url]
     const holder = { pid: process.pid, host: hostname(), started: '' }
     writeFileSync(`${output}.lock`, JSON.stringify(holder))
-    const refused = await start(command).ended
+    const refused = await run(command)
     assert.notEqual(refused.code, 0)
     assert.match(
       refused.text,
@@ -627,7 +620,7 @@ describe('score and generate-pairs', () => {
     )
     // A process with this number that began at another time is not the one that took the lock.
     writeFileSync(`${output}.lock`, JSON.stringify({ ...holder, started: '1' }))
-    const { code, text } = await start(command).ended
+    const { code, text } = await run(command)
     assert.equal(code, 0, text)
     assert.ok(!existsSync(`${output}.lock`))
   })
@@ -649,7 +642,7 @@ describe('score and generate-pairs', () => {
       { prompt: 'p', response: 'y' },
     ])
     const flags = ['--url', lost, '--reward-model', 'm', '--concurrency', '1']
-    const kept = await start(['score', input, '-o', output, ...flags]).ended
+    const kept = await run(['score', input, '-o', output, ...flags])
     server.closeAllConnections()
     await new Promise((done) => server.close(done))
     assert.equal(kept.code, 0, kept.text)
@@ -657,7 +650,7 @@ describe('score and generate-pairs', () => {
       lines(output).map((one) => one.reward),
       [3, 4],
     )
-    const gone = await start(['score', input, '-o', join(folder, 'gone.jsonl'), ...flags]).ended
+    const gone = await run(['score', input, '-o', join(folder, 'gone.jsonl'), ...flags])
     assert.notEqual(gone.code, 0)
     assert.match(gone.text, new RegExp(`${lost}/models cannot be reached \\(.*ECONNREFUSED`))
   })
@@ -689,7 +682,7 @@ describe('score and generate-pairs', () => {
       answers.map((response) => ({ prompt: 'p', response })),
     )
     const flags = ['--url', at, '--reward-model', 'm', '--on-error', 'record']
-    const { code, text: said } = await start(['score', input, '-o', output, ...flags]).ended
+    const { code, text: said } = await run(['score', input, '-o', output, ...flags])
     server.closeAllConnections()
     await new Promise((done) => server.close(done))
     assert.equal(code, 0, said)
@@ -728,7 +721,7 @@ describe('score and generate-pairs', () => {
     )
     const flags = ['--url', at, '--concurrency', '1', '--on-error', 'record']
     const began = Date.now()
-    const { code, text: said } = await start(['score', input, '-o', output, ...flags]).ended
+    const { code, text: said } = await run(['score', input, '-o', output, ...flags])
     server.closeAllConnections()
     await new Promise((done) => server.close(done))
     assert.equal(code, 0, said)
@@ -749,8 +742,7 @@ describe('score and generate-pairs', () => {
     const prompts = ['p', 'q', 'x'.repeat(600)].map((question) => ({ question }))
     write(input, prompts)
     const common = ['generate-pairs', input, '-o', output, '--url', url, '--concurrency', '1']
-    const make = (...flags: string[]) =>
-      start([...common, '--field', 'prompt=question', ...flags]).ended
+    const make = (...flags: string[]) => run([...common, '--field', 'prompt=question', ...flags])
     const begun = await make('--n', '2', '--margin', '1', '--keep-dropped')
     assert.match(begun.err, /line 3: .*maximum context length/)
     const state = JSON.parse(readFileSync(`${output}.state`, 'utf8'))
@@ -798,14 +790,14 @@ describe('score and generate-pairs', () => {
     )
     const command = ['score', input, '-o', output, '--url', at, '--concurrency', '1']
     try {
-      assert.match((await start(command).ended).err, /line 2: .*reward: 500/)
+      assert.match((await run(command)).err, /line 2: .*reward: 500/)
       isLost = false
       id = 'n'
-      const other = await start(command).ended
+      const other = await run(command)
       assert.equal(other.code, 1)
       assert.match(other.err, /was begun by score with 'm', and this is score with 'n'\. Remove it/)
       id = 'm'
-      const { code, err } = await start(command).ended
+      const { code, err } = await run(command)
       assert.equal(code, 0, err)
       assert.match(err, /went on after 1 lines/)
       assert.equal(lines(output).length, 2)
@@ -830,24 +822,24 @@ describe('score and generate-pairs', () => {
     ])
     const at = ['--url', `${judge.url}/v1`]
     try {
-      const none = await start(['score', input, '-o', output, ...at]).ended
+      const none = await run(['score', input, '-o', output, ...at])
       assert.match(none.text, /1 of 2 lines .* cannot be used, and nothing was begun/)
       assert.match(none.text, /line 2: 'tiny-reward' says whether .* give one with --principle/)
       const other = join(folder, 'principle-number.jsonl')
       write(other, [{ prompt: 'p', response: 'x', principle: 5 }])
-      const number = await start(['score', other, '-o', output, ...at]).ended
+      const number = await run(['score', other, '-o', output, ...at])
       assert.match(number.text, /line 1: 'principle' must be a text, and is 5/)
       const most = 'x'.repeat(4097)
       write(other, [{ prompt: 'p', response: 'x', principle: most }])
-      const own = await start(['score', other, '-o', output, ...at]).ended
+      const own = await run(['score', other, '-o', output, ...at])
       assert.match(own.text, /line 1: the principle has 4097 characters, and may have 4096/)
-      const long = await start(['score', input, '-o', output, ...at, '--principle', most]).ended
+      const long = await run(['score', input, '-o', output, ...at, '--principle', most])
       assert.match(
         long.text,
         /^error: --principle: the principle has 4097 characters, and may have/m,
       )
       const more = ['--principle', 'length', '--truncate']
-      const both = await start(['score', input, '-o', output, ...at, ...more]).ended
+      const both = await run(['score', input, '-o', output, ...at, ...more])
       assert.equal(both.code, 0, both.text)
       assert.deepEqual(
         lines(output).map(({ reward, truncated }) => [reward, Number(truncated) > 100]),
@@ -858,7 +850,7 @@ describe('score and generate-pairs', () => {
       )
       write(input, [{ prompt: 'p', principle: 'wit' }])
       const pairs = join(folder, 'principle-pairs.jsonl')
-      const made = await start(['generate-pairs', input, '-o', pairs, ...at]).ended
+      const made = await run(['generate-pairs', input, '-o', pairs, ...at])
       assert.equal(made.code, 0, made.text)
       assert.deepEqual(
         lines(pairs).map(({ chosen_reward }) => chosen_reward),
@@ -869,9 +861,9 @@ describe('score and generate-pairs', () => {
     }
     write(input, [{ prompt: 'p', response: 'x', principle: 'wit' }])
     const plain = join(folder, 'plain.jsonl')
-    const flag = await start(['score', input, '-o', plain, '--url', url, '--principle', 'a']).ended
+    const flag = await run(['score', input, '-o', plain, '--url', url, '--principle', 'a'])
     assert.match(flag.text, /--principle: 'tiny-reward' scores answers by no principle/)
-    const kept = await start(['score', input, '-o', plain, '--url', url]).ended
+    const kept = await run(['score', input, '-o', plain, '--url', url])
     assert.equal(kept.code, 0, kept.text)
     assert.equal(lines(plain)[0]?.principle, 'wit')
   })
@@ -894,7 +886,7 @@ describe('score and generate-pairs', () => {
     const output = join(folder, 'unfound.jsonl')
     write(input, [{ prompt: 'p', response: 'x' }])
     const score = (...args: string[]) =>
-      start(['score', input, '-o', output, '--url', at, '--on-error', 'skip', ...args]).ended
+      run(['score', input, '-o', output, '--url', at, '--on-error', 'skip', ...args])
     try {
       assert.match((await score()).text, /reward: 500 broken weights/)
       status = 401
@@ -917,7 +909,7 @@ describe('score and generate-pairs', () => {
       { messages: [{ role: 'user', content: 'q' }] },
     ])
     const args = ['generate-pairs', input, '-o', output, '--url', url, '--n', '4']
-    const made = await start([...args, '--margin', '2']).ended
+    const made = await run([...args, '--margin', '2'])
     assert.equal(made.code, 0, made.text)
     assert.match(made.text, /with a pair +2/)
     const [first] = lines(output)
@@ -931,7 +923,7 @@ describe('score and generate-pairs', () => {
       rejected_reward: 1,
     })
     rmSync(output)
-    const none = await start([...args, '--margin', '10']).ended
+    const none = await run([...args, '--margin', '10'])
     assert.match(none.text, /with a pair +0/)
     assert.match(none.text, /without a pair: the rewards are closer than 10 +2/)
     assert.deepEqual(lines(output), [])
@@ -977,7 +969,7 @@ describe('score and generate-pairs', () => {
       const output = join(folder, 'seeded.jsonl')
       writeFileSync(input, '{"prompt": "first"}\n\n{"prompt": "third"}\n')
       const at = ['--url', `${drawn.url}/v1`, '--n', '2', '--seed', '7']
-      const made = await start(['generate-pairs', input, '-o', output, ...at]).ended
+      const made = await run(['generate-pairs', input, '-o', output, ...at])
       assert.equal(made.code, 0, made.text)
       assert.deepEqual(Object.fromEntries(seeds), { first: 7n, third: 9n })
     } finally {
@@ -1008,7 +1000,7 @@ describe('score and generate-pairs', () => {
         { prompt: 'p', chosen: 'xxx', rejected: 'xx' },
         { prompt: 'p', chosen: 'xxx', rejected: parts },
       ])
-      const scored = await start(['score', input, '-o', output, ...at]).ended
+      const scored = await run(['score', input, '-o', output, ...at])
       assert.equal(scored.code, 0, scored.text)
       const rewards = { chosen_reward: 3, rejected_reward: 2 }
       assert.deepEqual(lines(output), [
@@ -1016,20 +1008,20 @@ describe('score and generate-pairs', () => {
         { prompt: 'p', chosen: 'xxx', rejected: parts, ...rewards },
       ])
       rmSync(output)
-      const cut = await start(['score', input, '-o', output, ...at, '--truncate']).ended
+      const cut = await run(['score', input, '-o', output, ...at, '--truncate'])
       assert.match(cut.text, /--truncate: 'tiny-reward' is a judge, which reads two answers/)
       const turns = (question: string, content: string) => [
         { role: 'user', content: question },
         { role: 'assistant', content },
       ]
       write(input, [{ chosen: turns('p', 'xxx'), rejected: turns('q', 'xx') }])
-      const apart = await start(['score', input, '-o', output, ...at]).ended
+      const apart = await run(['score', input, '-o', output, ...at])
       assert.match(apart.text, /a judge compares answers to one conversation/)
       write(input, [{ prompt: 'p' }])
       const pairs = join(folder, 'judged-pairs.jsonl')
       assert.deepEqual([...principles], [undefined])
       const making = ['generate-pairs', input, '-o', pairs, ...at, '--n', '3']
-      const made = await start([...making, '--principle', 'wit']).ended
+      const made = await run([...making, '--principle', 'wit'])
       assert.equal(made.code, 0, made.text)
       assert.deepEqual(lines(pairs), [
         { prompt: 'p', chosen: 'xxx', rejected: 'x', chosen_reward: 3, rejected_reward: 1 },
@@ -1037,7 +1029,7 @@ describe('score and generate-pairs', () => {
       assert.deepEqual([...principles], [undefined, 'wit'])
       write(input, [{ prompt: 'p', chosen: 'xxx', rejected: 'xx', principle: 'rhyme' }])
       rmSync(output, { force: true })
-      const told = await start(['score', input, '-o', output, ...at]).ended
+      const told = await run(['score', input, '-o', output, ...at])
       assert.equal(told.code, 0, told.text)
       assert.deepEqual([...principles], [undefined, 'wit', 'rhyme'])
     } finally {
@@ -1068,7 +1060,7 @@ describe('score and generate-pairs', () => {
         ...[1, 2].map(() => ({ prompt: 'no', ...subset })),
       ])
       const flags = ['--seed', '7', '--concurrency', '1', '--summary', 'json']
-      const { code, out, err } = await start(['score', input, '-o', output, ...at, ...flags]).ended
+      const { code, out, err } = await run(['score', input, '-o', output, ...at, ...flags])
       assert.equal(code, 0, err)
       const { lines: all, pairs, RewardBench: bench } = JSON.parse(out)
       assert.deepEqual(all.all, { scored: 5, failed: 0, truncated: 0, without_reward: 2 })
@@ -1088,7 +1080,7 @@ describe('score and generate-pairs', () => {
       write(input, [{ prompt: 'no' }])
       const dropped = join(folder, 'unjudged-pairs.jsonl')
       const making = ['generate-pairs', input, '-o', dropped, ...at, '--n', '2', '--keep-dropped']
-      const made = await start(making).ended
+      const made = await run(making)
       assert.equal(made.code, 0, made.text)
       assert.equal(lines(dropped)[0]?.dropped, 'fewer than two answers could be judged')
       // What only a judge cannot use is found in all lines first.
@@ -1099,7 +1091,7 @@ describe('score and generate-pairs', () => {
         { prompt: 'p', responses: ['a', { role: 'assistant', tool_calls: calls }] },
       ])
       const ahead = join(folder, 'ahead.jsonl')
-      const wrong = await start(['score', input, '-o', ahead, ...at]).ended
+      const wrong = await run(['score', input, '-o', ahead, ...at])
       assert.equal(wrong.code, 1)
       assert.match(wrong.err, /2 of 3 lines of .* cannot be used, and nothing was begun/)
       assert.match(wrong.err, /line 2: the answer is blank: there is nothing to judge/)
@@ -1131,7 +1123,7 @@ describe('score and generate-pairs', () => {
       for (const n of ['2', '3']) {
         rmSync(output, { force: true })
         const args = ['generate-pairs', input, '-o', output, ...flags, '--n', n]
-        const made = await start(args).ended
+        const made = await run(args)
         assert.equal(made.code, 0, made.text)
         const [first, second] = lines(output)
         assert.equal(second?.dropped, 'all answers are the same')
@@ -1185,7 +1177,7 @@ describe('score and generate-pairs', () => {
       ],
     ]
     try {
-      const made = await start(args('--include-thinking', '--truncate')).ended
+      const made = await run(args('--include-thinking', '--truncate'))
       assert.equal(made.code, 0, made.text)
       const [other, same, none, long] = lines(output)
       const head = '<think>\n\n</think>\n\na'.length
@@ -1207,7 +1199,7 @@ describe('score and generate-pairs', () => {
       assert.match(made.text, /without a pair: .* in their thinking alone +1/)
       assert.match(String(none?.dropped), /neither empty nor too long/)
       rmSync(output)
-      const alone = await start(args('--on-error', 'skip')).ended
+      const alone = await run(args('--on-error', 'skip'))
       assert.equal(alone.code, 0, alone.text)
       assert.match(alone.text, /answers are judged without their thinking/)
       assert.match(alone.text, /line 4: .*maximum context length is 512/)

@@ -7,7 +7,7 @@ test('signals that come together are one; a later one is meant, but for that of 
   mock.method(performance, 'now', () => now)
   t.after(() => mock.restoreAll())
   const heard: string[] = []
-  const end = onSignals(['SIGUSR2', 'SIGHUP'], {
+  const end = onSignals(process, ['SIGUSR2', 'SIGHUP'], {
     first: (signal) => heard.push(`first ${signal}`),
     again: (signal) => heard.push(`again ${signal}`),
   })
