@@ -1,5 +1,6 @@
 // The filters of a template, as Jinja's; `tojson` as transformers has it.
 
+import { countCharacters } from './characters.js'
 import { hasTest, TESTS } from './jinja-tests.js'
 import { readable } from './marked-text.js'
 import { Call, capitalize, replaceText, strip } from './python-text.js'
@@ -58,7 +59,7 @@ const attributeOf = (value: Value, path: string): Value => {
 }
 
 const sizeOf = (value: Value): Value => {
-  if (typeof value === 'string') return BigInt([...value].length)
+  if (typeof value === 'string') return BigInt(countCharacters(value))
   if (isList(value)) return BigInt(value.length)
   if (isDict(value)) return BigInt(value.size)
   if (value instanceof Undefined) return 0n

@@ -4,6 +4,7 @@
 // byte what it gives in Python. What is not known is refused when a template is read.
 
 import { parse, tokenize } from '@huggingface/jinja'
+import { characterAt, sliceCharacters } from './characters.js'
 import { FILTERS, hasFilter } from './jinja-filters.js'
 import { hasTest, integerOf, itemsOf, TESTS } from './jinja-tests.js'
 import { readable } from './marked-text.js'
@@ -270,7 +271,7 @@ const slice = <T>(items: readonly T[], from?: number, to?: number, step = 1): T[
 const itemOf = (value: Value, key: Value): Value | undefined => {
   if (isDict(value)) return lookUp(value, key)
   if (typeof key === 'bigint' && isList(value)) return value.at(Number(key))
-  if (typeof key === 'bigint' && typeof value === 'string') return [...value].at(Number(key))
+  if (typeof key === 'bigint' && typeof value === 'string') return characterAt(value, Number(key))
   return undefined
 }
 
@@ -724,11 +725,10 @@ class Run {
       return value === null ? undefined : Number(integerOf(value, 'a slice'))
     }
     const [from, to, step] = [at(node.start), at(node.stop), at(node.step)]
-    if (typeof object === 'string') {
-      // One by one only where a character may be two units.
-      const isPlain = (step ?? 1) === 1 && !/[\ud800-\udfff]/.test(object)
-      return isPlain ? object.slice(from, to) : slice([...object], from, to, step).join('')
-    }
+    if (typeof object === 'string')
+      return (step ?? 1) === 1
+        ? sliceCharacters(object, from, to)
+        : slice([...object], from, to, step).join('')
     if (isList(object)) return this.#made(listLike(object, slice(object, from, to, step)))
     throw new Error(`a slice of a ${typeName(object)}`)
   }

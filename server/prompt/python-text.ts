@@ -1,6 +1,7 @@
 // Methods that a template may call on texts, dicts and lists, as Python's. One that is not here is
 // refused when the template is read.
 
+import { countCharacters, sliceCharacters } from './characters.js'
 import { readable } from './marked-text.js'
 import {
   type Arguments,
@@ -168,12 +169,11 @@ const bounds = (self: string, call: Call): string => {
   const chars =
     call.at('start') === undefined
       ? self
-      : [...self]
-          .slice(
-            call.integer('start', 0),
-            call.at('end') === undefined ? undefined : call.integer('end', 0),
-          )
-          .join('')
+      : sliceCharacters(
+          self,
+          call.integer('start', 0),
+          call.at('end') === undefined ? undefined : call.integer('end', 0),
+        )
   return readable(chars)
 }
 
@@ -182,7 +182,7 @@ const hasEdge = (name: 'startswith' | 'endswith'): Method<string> => ({
   run: (self, call) => {
     const edge = call.value('edge')
     // Python finds not even nothing behind the end.
-    if (call.integer('start', 0) > [...self].length) return false
+    if (call.integer('start', 0) > countCharacters(self)) return false
     const seen = bounds(self, call)
     const test = (one: Value): boolean => {
       if (typeof one !== 'string') throw new Error(`${name}() of a ${typeName(one)}`)
@@ -203,7 +203,7 @@ const stripper = (run: (self: string, chars: string | undefined) => string): Met
 const plain = (run: (self: string) => Value): Method<string> => ({ names: [], run })
 
 const codePoints = (units: string, at: number): bigint =>
-  BigInt(at < 0 ? -1 : [...units.slice(0, at)].length)
+  BigInt(at < 0 ? -1 : countCharacters(units.slice(0, at)))
 
 /** One letter at least, and none of the other case. */
 export const isUpper = (self: string): boolean =>

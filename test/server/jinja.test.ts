@@ -1,6 +1,8 @@
 import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
 import { describe, test } from 'node:test'
+import fc from 'fast-check'
+import { characterAt, countCharacters, sliceCharacters } from '../../server/prompt/characters.js'
 import { readJinja } from '../../server/prompt/jinja.js'
 import { fromJson, isDict, type Value } from '../../server/prompt/value.js'
 
@@ -30,6 +32,21 @@ describe('templates', () => {
       return actual === expected ? [] : [{ template: template.slice(0, 200), actual, expected }]
     })
     assert.deepEqual(wrong, [])
+  })
+
+  test('count characters as a list of them does, with pairs, halves and none of either', () => {
+    const unit = fc.constantFrom('a', 'é', '\u2028', '😀', '\ud83d', '\ude00')
+    const texts = fc.array(unit, { maxLength: 12 }).map((units) => units.join(''))
+    const bound = fc.option(fc.integer({ min: -14, max: 14 }), { nil: undefined })
+    fc.assert(
+      fc.property(texts, bound, bound, (text, from, to) => {
+        const list = [...text]
+        assert.equal(countCharacters(text), list.length)
+        assert.equal(characterAt(text, from ?? 0), list.at(from ?? 0))
+        assert.equal(sliceCharacters(text, from, to), list.slice(from, to).join(''))
+      }),
+      { numRuns: 2000, seed: 1 },
+    )
   })
 
   test('refuse what has no absolute value', () => {

@@ -31,6 +31,9 @@ const Pair = z.object({
   rejected: z.string(),
 })
 
+/** Every n-th pair. */
+const PAIR_STEP = process.env.NEMOTRON_TEST_LONG === '1' ? 8 : 24
+
 const user = (content: string): Turn => ({ role: 'user', content })
 
 describe('the embedded models', { skip: noAddon }, () => {
@@ -229,7 +232,7 @@ describe('the embedded models', { skip: noAddon }, () => {
 
     const pairs = lines('pairs')
       .map((line) => Pair.parse(line))
-      .filter((_, i) => i % 8 === 0)
+      .filter((_, i) => i % PAIR_STEP === 0)
     const { data: scored } = await post('/v1/reward', {
       model: 'tiny-reward',
       inputs: pairs.map(({ messages, chosen, rejected }) => ({
