@@ -9,7 +9,7 @@ import { openEngine } from '../server/engine/engine.js'
 import { count, readFlags, text } from './flags.js'
 import { machineLine } from './machine.js'
 import { benchModel, randomPrompt } from './random-model.js'
-import { serveHere } from './server-process.js'
+import { serveHere } from './serve-here.js'
 import { shapeNamed, shapes } from './shapes.js'
 import { percent, quantile } from './stats.js'
 

@@ -4,7 +4,7 @@
 import { count, readFlags, text } from './flags.js'
 import { machineLine } from './machine.js'
 import { benchWords, benchWordsModel } from './random-model.js'
-import { serveHere } from './server-process.js'
+import { serveHere } from './serve-here.js'
 import { shapeNamed, shapes } from './shapes.js'
 import { compare, spread, times } from './stats.js'
 

@@ -7,10 +7,10 @@ import { once } from 'node:events'
 import { readFileSync } from 'node:fs'
 import { request } from 'node:http'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { count, readFlags, text, UsageError } from './flags.js'
+import { count, maybeNumber, readFlags, text, UsageError } from './flags.js'
 import { machine, machineLine } from './machine.js'
 import { benchModel } from './random-model.js'
-import { serveHere } from './server-process.js'
+import { serveHere } from './serve-here.js'
 import { shapeNamed } from './shapes.js'
 import { nodeFlags, runnable } from './source.js'
 import { median } from './stats.js'
@@ -18,6 +18,7 @@ import { median } from './stats.js'
 const flags = {
   requests: count('of each kind', 6),
   threads: count('of the engine', machine().threads),
+  duration: maybeNumber('S', 'seconds that each request is watched; default 1'),
   shape: text('NAME', 'the model; its whole context is the prompt', 'tiny-128k'),
 }
 
@@ -44,7 +45,12 @@ const wordsOfContext = async (port: string, context: number): Promise<number> =>
 }
 
 /** Sends requests one after another and tells the server's process when each begins and ends. */
-const client = async (port: string, requests: number, context: number): Promise<void> => {
+const client = async (
+  port: string,
+  requests: number,
+  context: number,
+  seconds: number,
+): Promise<void> => {
   const length = await wordsOfContext(port, context)
   const bodyOf = (kind: Kind, k: number): string => {
     const prompt = kind === 'ids' ? ids(k, context) : words(k, length)
@@ -66,14 +72,14 @@ const client = async (port: string, requests: number, context: number): Promise<
     return sent
   }
   const busy = post('ids', bodyOf('ids', 0))
-  await sleep(1500)
+  await sleep(1500 * seconds)
   for (const kind of KINDS) {
     for (let k = 1; k <= requests; k++) {
       const body = bodyOf(kind, k)
       process.send?.('begin')
       await sleep(50)
       const sent = post(kind, body)
-      await sleep(1000)
+      await sleep(1000 * seconds)
       process.send?.(kind)
       sent.destroy()
       await sleep(100)
@@ -128,7 +134,8 @@ export const run = async (args: readonly string[]): Promise<void> => {
   )
   const loop = watchLoop()
   const blocks = new Map<string, Block[]>(KINDS.map((kind) => [kind, []]))
-  const settings = [new URL(server.url).port, values.requests, shape.maxPosition].map(String)
+  const { requests, duration = 1 } = values
+  const settings = [new URL(server.url).port, requests, shape.maxPosition, duration].map(String)
   const sender = fork(runnable('bench/event-loop.ts'), ['client', ...settings], {
     execArgv: [...nodeFlags],
   })
@@ -149,6 +156,6 @@ export const run = async (args: readonly string[]): Promise<void> => {
 }
 
 if (process.argv[2] === 'client') {
-  const [port = '', requests, context] = process.argv.slice(3)
-  await client(port, Number(requests), Number(context))
+  const [port = '', requests, context, seconds] = process.argv.slice(3)
+  await client(port, Number(requests), Number(context), Number(seconds))
 }

@@ -194,7 +194,7 @@ export const run = async (args: readonly string[]): Promise<void> => {
   const load: Load = { ...server, agent, body, seconds }
   const done: Round[] = []
   try {
-    await runPeak({ ...load, seconds: 1 }, places)
+    await runPeak({ ...load, seconds: Math.min(1, seconds) }, places)
     for (let round = 0; round < rounds; round++) {
       const atPeak = await runPeak(load, 2 * places)
       const { peak, answerMs } = atPeak

@@ -12,7 +12,7 @@ import { packagePath } from '../server/version.js'
 import { count, readFlags, text, UsageError } from './flags.js'
 import { machineLine } from './machine.js'
 import { benchModel } from './random-model.js'
-import { serveHere } from './server-process.js'
+import { serveHere } from './serve-here.js'
 import { shapeNamed, shapes } from './shapes.js'
 import { compare, median, percent } from './stats.js'
 

@@ -1,14 +1,8 @@
-// Our server: in a process of its own, as people start it, or in this one.
+// Our server in a process of its own, as people start it.
 
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
-import { pino } from 'pino'
-import { type Serving, startServer } from '../server/server.js'
-import { readSettings } from '../server/settings/read.js'
-import { createProgress } from '../server/terminal.js'
+import { readFileSync } from 'node:fs'
 import { packagePath } from '../server/version.js'
 import { UsageError } from './flags.js'
 import { nodeArgs } from './source.js'
@@ -66,19 +60,3 @@ export const startSmallServer = (
     ...(threads === undefined ? [] : ['--threads', String(threads)]),
     ...(model === undefined ? [] : ['--model', model, '--served-model-name', 'tiny-reasoner']),
   ])
-
-/** The model of a folder as `m`, on a free port; resolves when it is loaded. `more`: as in the file of --config. */
-export const serveHere = async (model: string, more: object): Promise<Serving> => {
-  const folder = mkdtempSync(join(tmpdir(), 'nemotron-bench-'))
-  const file = join(folder, 'config.json')
-  const models = [{ model, served_model_name: 'm' }]
-  writeFileSync(file, JSON.stringify({ device: 'cpu', port: 0, models, ...more }))
-  const settings = readSettings({}, {}, file)
-  rmSync(folder, { recursive: true })
-  const serving = await startServer({
-    ...{ settings, log: pino({ level: 'silent' }), tell: () => {} },
-    progress: createProgress({ write: () => true }),
-  })
-  await serving.ready
-  return serving
-}

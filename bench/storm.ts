@@ -102,7 +102,7 @@ export const run = async (args: readonly string[]): Promise<void> => {
   const stormy: number[] = []
   const rows: string[][] = [['round', 'calm/s', 'storm/s', 'refused/s', '429 p50 ms', 'broken/s']]
   try {
-    await runHalf({ ...half, clients: 1, seconds: 1 })
+    await runHalf({ ...half, clients: 1, seconds: Math.min(1, seconds) })
     for (let round = 1; round <= rounds; round++) {
       const quiet = await runHalf({ ...half, clients: 2 * places })
       if (quiet.useful === 0) {

@@ -10,6 +10,7 @@ import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, before, describe, test } from 'node:test'
+import { runBench } from '../../bench/benches.js'
 import { buildBench } from '../../bench/machine.js'
 import { benchModel } from '../../bench/random-model.js'
 import { shapeNamed } from '../../bench/shapes.js'
@@ -43,11 +44,15 @@ const output = async (...args: readonly string[]): Promise<string> => {
   return out
 }
 
+/** In this process: it says what is wrong before it begins. */
 const refused = async (code: number, expected: RegExp, ...args: readonly string[]) => {
-  const ended = await bench(...args)
-  assert.equal(ended.code, code, ended.err)
-  assert.match(ended.err, expected)
-  assert.equal(ended.err.trimEnd().split('\n').length, 1, `more than a line: ${ended.err}`)
+  let err = ''
+  const ended = await runBench(args, (text) => {
+    err += `${text}\n`
+  })
+  assert.equal(ended, code, err)
+  assert.match(err, expected)
+  assert.equal(err.trimEnd().split('\n').length, 1, `more than a line: ${err}`)
 }
 
 // To read a GiB takes longer than all else that most of them do.
@@ -81,13 +86,11 @@ test('--help lists the benches, and each its flags', async () => {
 })
 
 test('a mistake is one line that says what would be right', async () => {
-  await refused(
-    2,
-    /--rounds: expected a whole number of at least 1, not 'x'/,
-    'reward',
-    '--rounds',
-    'x',
-  )
+  assert.deepEqual(await bench('reward', '--rounds', 'x'), {
+    code: 2,
+    out: '',
+    err: "bench reward: --rounds: expected a whole number of at least 1, not 'x'\n",
+  })
   await refused(2, /'--bogus'; --help lists the flags/, 'http', '--bogus')
   await refused(2, /no shape 'huge'; there are 1b,/, 'reward', '--shape', 'huge')
   await refused(2, /'huge' is none of 1b,/, 'engine', '--shapes', 'huge')
@@ -333,7 +336,7 @@ describe('benches of our own engine', { skip: noAddon }, () => {
 
   test('storm', async () => {
     const out = await output(
-      ...['storm', '--rounds', '1', '--duration', '2', '--clients', '4', '--places', '1'],
+      ...['storm', '--rounds', '1', '--duration', '0.5', '--clients', '4', '--places', '1'],
       ...['--output-len', '4'],
     )
     assert.match(out, MACHINE)
@@ -342,7 +345,7 @@ describe('benches of our own engine', { skip: noAddon }, () => {
 
   test('overload', async () => {
     const out = await output(
-      ...['overload', '--rounds', '1', '--duration', '1', '--places', '1', '--output-len', '8'],
+      ...['overload', '--rounds', '1', '--duration', '0.4', '--places', '1', '--output-len', '8'],
       ...['--threads', '1'],
     )
     assert.match(out, MACHINE)
@@ -361,7 +364,7 @@ describe('benches of our own engine', { skip: noAddon }, () => {
   })
 
   test('loop', async () => {
-    const out = await output('loop', '--requests', '1')
+    const out = await output('loop', '--requests', '1', '--threads', '1', '--duration', '0.5')
     assert.match(out, MACHINE)
     for (const kind of ['ids', 'text', 'chat'])
       assert.match(out, new RegExp(`^${kind}: longest \\d+ ms`, 'm'))
@@ -497,7 +500,7 @@ describe('benches of our own engine', { skip: noAddon }, () => {
         kv_cache_memory: '32MiB',
         models: [{ model: REWARD, served_model_name: 'r' }],
       })
-      const load = ['--duration', '0.5', '--connections', '2', '--overload', '4']
+      const load = ['--duration', '0.2', '--connections', '2', '--overload', '4']
       const out = await output('http', '--base-url', `${rewards.url}/v1`, ...load)
       await rewards.close()
       assert.match(out, /^reward +[1-9]\d* .* [1-9]\d* +0 +0 +0 +0$/m)
@@ -505,7 +508,7 @@ describe('benches of our own engine', { skip: noAddon }, () => {
     })
 
     test('http', async () => {
-      const load = ['--duration', '0.5', '--connections', '2', '--overload', '4']
+      const load = ['--duration', '0.2', '--connections', '2', '--overload', '4']
       const out = await output('http', ...url, ...load)
       assert.match(out, MACHINE)
       for (const name of ['health', 'models', 'completions', 'bad requests', 'overload', 'churn'])
