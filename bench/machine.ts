@@ -58,13 +58,15 @@ export type Ceilings = {
   readonly matrix: number
 }
 
+/** To a test no figure means anything, and what is C++ it has built once. */
+const isTest = process.env.NEMOTRON_BENCH_TEST === '1'
+
 /** The path of a C++ bench, up to date with its sources, in the build folder of the addon and the tests. */
 export const buildBench = (name: string): string => {
   const build = fileURLToPath(new URL('../build', import.meta.url))
   if (!existsSync(build)) throw new UsageError('the engine is not built yet: npm run build')
   const program = join(build, 'bench', name)
-  // Of tests, which have it built once.
-  if (process.env.NEMOTRON_BENCH_AS_BUILT === '1') return program
+  if (isTest) return program
   const built = spawnSync('cmake', ['--build', build, '--target', name, '--parallel'], {
     encoding: 'utf8',
   })
@@ -88,7 +90,7 @@ export const measureCeilings = (
   threads: number,
   clock: Clock = 'wall',
 ): Ceilings => {
-  const flags = ['--threads', String(threads), '--seconds', '0.1']
+  const flags = ['--threads', String(threads), '--seconds', isTest ? '0.01' : '0.1']
   if (clock === 'wall') flags.push('--wall')
   const output = execFileSync(cpuBench, ['ceilings', ...flags], {
     encoding: 'utf8',

@@ -343,8 +343,10 @@ Status run_all(const Options& options) {
                                .int8_activations = options.int8_activations};
     if (Status s = open_cpu_device(opened, d); !s) return s;
   }
-  const double bandwidth = read_bandwidth(options.clock(), options.threads, 2);
-  const double peak = peak_of(measure_peaks(options.clock(), options.threads, 0.3), device->name());
+  const double share = std::min(1.0, options.seconds);
+  const double bandwidth = read_bandwidth(options.clock(), options.threads, 2 * share);
+  const double peak =
+      peak_of(measure_peaks(options.clock(), options.threads, 0.3 * share), device->name());
   std::printf("{%s, \"read_gb_per_s\": %.2f, \"peak_gflops\": %.0f}\n",
               pair("device", device->name()).c_str(), bandwidth, peak);
   const Machine m{options, device.get(), bandwidth, peak};

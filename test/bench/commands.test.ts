@@ -234,7 +234,7 @@ const onlyLong = process.env.NEMOTRON_TEST_LONG === '1' ? false : 'npm run test:
 describe('benches of our own engine', { skip: noAddon }, () => {
   before(() => {
     for (const name of ['cpu_bench', 'grammar_bench']) buildBench(name)
-    process.env.NEMOTRON_BENCH_AS_BUILT = '1'
+    process.env.NEMOTRON_BENCH_TEST = '1'
   })
 
   test('ops', async () => {
@@ -251,7 +251,8 @@ describe('benches of our own engine', { skip: noAddon }, () => {
 
   test('engine', async () => {
     const smallest = ['--shapes', 'tiny', '--threads', '1', '--peers', 'none', '--rounds', '1']
-    const out = await output('engine', ...smallest, '--cases', 'decode 1', '--out', 'none')
+    const one = ['--cases', 'decode 1', '--ours', 'fp8', '--out', 'none']
+    const out = await output('engine', ...smallest, ...one)
     assert.match(out, MACHINE)
     assert.match(out, /shape tiny, threads: 1/)
     assert.match(out, /^decode 1 .* \d+ %/m)
