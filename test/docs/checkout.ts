@@ -129,8 +129,8 @@ const linkBuilds = (folder: string): void => {
 export const makeCheckout = ({ built }: { readonly built: boolean }): Checkout => {
   const folder = mkdtempSync(join(tmpdir(), 'nemotron-checkout-'))
   copyTracked(folder)
-  addToGit(folder)
   if (built) linkBuilds(folder)
+  else addToGit(folder)
   addExamples(folder)
   const bin = mkdtempSync(join(tmpdir(), 'nemotron-bin-'))
   symlinkSync(join(folder, 'dist/server/cli.js'), join(bin, 'nemotron-server'))

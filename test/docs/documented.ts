@@ -56,16 +56,19 @@ export const NOT_RUN: Readonly<Record<string, string>> = {
   'node scripts/test.mjs': 'the beginning of a command: names of suites follow',
 }
 
-/** Minutes, or a whole build: `npm run test:long`, in a checkout in which `npm ci` has run. */
+/** Minutes, a whole build, or what another test does in less time: `npm run test:long`, in a checkout in which
+ * `npm ci` has run. */
 export const LONG: readonly string[] = [
   'npm ci',
   'npm run build',
   'npm run build:addon',
   'npm run build:ts',
+  'npm run format',
   'npm run lint',
   'node scripts/test.mjs engine',
   'node scripts/test.mjs --long rolling-restart',
   'node scripts/test.mjs server/chat',
+  "node --import tsx --test --test-name-pattern='stop' test/server/completions.test.ts",
   'ctest --test-dir build -N',
   'build/test/engine/engine_test preempt',
   'npm run bench -- engine --shapes tiny --threads 1 --peers none --rounds 1 --out none',
@@ -81,6 +84,9 @@ export const LONG: readonly string[] = [
   'npm run bench -- reward',
   'npm run bench -- decisions',
   'npm run bench -- draft',
+  'npm run bench -- encode',
+  'npm run bench -- schemas',
+  'npm run bench -- gpu',
   'npm run bench -- score',
   'npm run bench -- import',
   'npm run bench -- start',
