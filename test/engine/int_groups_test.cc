@@ -193,9 +193,9 @@ TEST(int_groups_are_as_their_float32) {
   for (const Variant& v : kVariants) {
     Folders folders;
     write_folders(v, folders);
+    const Scored wide = scored(folders.wide.path(), "", 1);
     for (const cpu::Isa isa : cpu::kAllIsas) {
       if (!cpu::isa_available(isa)) continue;
-      const Scored wide = scored(folders.wide.path(), cpu::isa_name(isa), 1);
       const Scored packed = scored(folders.packed.path(), cpu::isa_name(isa), 1);
       expect_near(packed, wide, 0.001);
       EXPECT_EQ(packed.widened.size(), 0u);

@@ -72,6 +72,9 @@ class GgufWriter {
   }
   std::string bytes() const {
     std::string s = head();
+    size_t all = padded(s.size());
+    for (const Tensor& t : tensors) all += padded(t.bytes.size());
+    s.reserve(all);
     s.resize(padded(s.size()));
     for (const Tensor& t : tensors) {
       s += t.bytes;
