@@ -38,7 +38,7 @@ const faults = async (page: Page): Promise<string[]> => {
     assert.equal(exceptionDetails, undefined, exceptionDetails?.text)
     return result.value
   }
-  await run(`${axe}; undefined`)
+  if ((await run('typeof axe')) === 'undefined') await run(`${axe}; undefined`)
   return run(`axe.run(document).then(({ violations }) => violations.map(({ id, nodes }) =>
     [id, ...nodes.map(({ html, failureSummary }) => html + ' ' + failureSummary)].join(': ')))`)
 }
