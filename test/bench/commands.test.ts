@@ -337,7 +337,7 @@ describe('benches of our own engine', { skip: noAddon }, () => {
 
   test('storm', async () => {
     const out = await output(
-      ...['storm', '--rounds', '1', '--duration', '0.5', '--clients', '4', '--places', '1'],
+      ...['storm', '--rounds', '1', '--duration', '1', '--clients', '4', '--places', '1'],
       ...['--output-len', '4'],
     )
     assert.match(out, MACHINE)
@@ -346,7 +346,7 @@ describe('benches of our own engine', { skip: noAddon }, () => {
 
   test('overload', async () => {
     const out = await output(
-      ...['overload', '--rounds', '1', '--duration', '0.4', '--places', '1', '--output-len', '8'],
+      ...['overload', '--rounds', '1', '--duration', '0.8', '--places', '1', '--output-len', '8'],
       ...['--threads', '1'],
     )
     assert.match(out, MACHINE)
@@ -501,7 +501,7 @@ describe('benches of our own engine', { skip: noAddon }, () => {
         kv_cache_memory: '32MiB',
         models: [{ model: REWARD, served_model_name: 'r' }],
       })
-      const load = ['--duration', '0.2', '--connections', '2', '--overload', '4']
+      const load = ['--duration', '0.5', '--connections', '2', '--overload', '4']
       const out = await output('http', '--base-url', `${rewards.url}/v1`, ...load)
       await rewards.close()
       assert.match(out, /^reward +[1-9]\d* .* [1-9]\d* +0 +0 +0 +0$/m)
@@ -509,7 +509,7 @@ describe('benches of our own engine', { skip: noAddon }, () => {
     })
 
     test('http', async () => {
-      const load = ['--duration', '0.2', '--connections', '2', '--overload', '4']
+      const load = ['--duration', '0.5', '--connections', '2', '--overload', '4']
       const out = await output('http', ...url, ...load)
       assert.match(out, MACHINE)
       for (const name of ['health', 'models', 'completions', 'bad requests', 'overload', 'churn'])
