@@ -43,6 +43,13 @@ const faults = async (page: Page): Promise<string[]> => {
     [id, ...nodes.map(({ html, failureSummary }) => html + ' ' + failureSummary)].join(': ')))`)
 }
 
+/** Each width and each scheme once; each with each where there is time. */
+const SHOWN = (['light', 'dark'] as const).flatMap((colorScheme, i) =>
+  [1280, 390].flatMap((width, j) =>
+    i === j || process.env.NEMOTRON_TEST_LONG === '1' ? [{ width, colorScheme }] : [],
+  ),
+)
+
 describe('the page, on the embedded models', { skip: noBrowser || noAddon }, () => {
   let server: RealServer
   let browser: Browser
@@ -283,40 +290,38 @@ describe('the page, on the embedded models', { skip: noBrowser || noAddon }, () 
     await control(page, 'Token probabilities').check()
     await ask(page, 'Thanks!')
     await ended(page)
-    for (const width of [1280, 390]) {
+    for (const { width, colorScheme } of SHOWN) {
       await page.setViewportSize({ width, height: 800 })
-      for (const colorScheme of ['light', 'dark'] as const) {
-        await page.emulateMedia({ colorScheme, reducedMotion: 'reduce' })
-        for (const view of ['chat', 'decisions', 'tokens', 'live', 'models', 'api']) {
-          const where = `${view}, ${colorScheme}, ${width}`
-          await page.goto(`${server.url}/#${view}`)
-          const shown = {
-            chat: '.turn',
-            decisions: '.bars',
-            tokens: '.pieces',
-            live: '.tile',
-            models: '.plan',
-            api: '.route',
-          }
-          if (view === 'decisions') await button(page, 'Decide').click()
-          await page
-            .locator(shown[view as keyof typeof shown])
-            .first()
-            .waitFor()
-          assert.deepEqual(await faults(page), [], where)
-          const wide = await page.evaluate('document.documentElement.scrollWidth > innerWidth')
-          assert.equal(wide, false, `${where}: wider than its screen`)
+      await page.emulateMedia({ colorScheme, reducedMotion: 'reduce' })
+      for (const view of ['chat', 'decisions', 'tokens', 'live', 'models', 'api']) {
+        const where = `${view}, ${colorScheme}, ${width}`
+        await page.goto(`${server.url}/#${view}`)
+        const shown = {
+          chat: '.turn',
+          decisions: '.bars',
+          tokens: '.pieces',
+          live: '.tile',
+          models: '.plan',
+          api: '.route',
         }
-        await page.goto(`${server.url}/#chat`)
-        await button(page, 'Code').click()
-        assert.deepEqual(await faults(page), [], `dialog, ${colorScheme}, ${width}`)
-        await page.keyboard.press('Escape')
-        if (width > 1000) continue
-        await button(page, 'Controls').click()
-        await choice(page, 'Model').first().waitFor()
-        assert.deepEqual(await faults(page), [], `controls, ${colorScheme}`)
-        await button(page, 'Controls').click()
+        if (view === 'decisions') await button(page, 'Decide').click()
+        await page
+          .locator(shown[view as keyof typeof shown])
+          .first()
+          .waitFor()
+        assert.deepEqual(await faults(page), [], where)
+        const wide = await page.evaluate('document.documentElement.scrollWidth > innerWidth')
+        assert.equal(wide, false, `${where}: wider than its screen`)
       }
+      await page.goto(`${server.url}/#chat`)
+      await button(page, 'Code').click()
+      assert.deepEqual(await faults(page), [], `dialog, ${colorScheme}, ${width}`)
+      await page.keyboard.press('Escape')
+      if (width > 1000) continue
+      await button(page, 'Controls').click()
+      await choice(page, 'Model').first().waitFor()
+      assert.deepEqual(await faults(page), [], `controls, ${colorScheme}`)
+      await button(page, 'Controls').click()
     }
     await page.context().close()
   })
