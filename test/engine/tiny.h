@@ -197,7 +197,8 @@ class Client {
   const Status& status() const { return status_; }
   Engine& engine() { return *engine_; }
 
-  uint64_t submit(Request request) {
+  // `refused`: where it may be; 0 is returned then.
+  uint64_t submit(Request request, Status* refused = nullptr) {
     request.id = ++last_id_;
     if (request.sampling.grammar) {
       const std::string& text = grammar_texts().at(request.sampling.grammar.get());
@@ -207,7 +208,8 @@ class Client {
     }
     const int32_t n = request.n;
     if (Status s = engine_->submit(std::move(request)); !s) {
-      fail(__FILE__, __LINE__, "submit: " + s.message());
+      if (!refused) fail(__FILE__, __LINE__, "submit: " + s.message());
+      if (refused) *refused = std::move(s);
       return 0;
     }
     open_.insert(last_id_);
