@@ -1,4 +1,5 @@
 #!/usr/bin/env node
+// The command line (commands/program.ts), run by this process.
 
 import { runCommand } from './commands/program.js'
 

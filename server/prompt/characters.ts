@@ -1,5 +1,5 @@
 // Characters of a text as Python counts them: a pair of surrogates is one. A list of a long text's characters takes
-// seconds, so none is made of a text without pairs.
+// time and memory that others wait for, so none is made of a text without surrogates.
 
 /** Tried on a text of one byte a character, it looks at none of them. */
 const SURROGATE = /[\ud800-\udfff]/

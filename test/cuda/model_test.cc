@@ -437,7 +437,7 @@ bool add_cases() {
       {"one product by wgmma, fp8", wide, fp8, e4m3, none, false, 0.15, kWgmmaProducts},
       {"nemotron bf16", nemotron, stored, bf16, none, false, 0.06},
   };
-  // What each of the two is about, others above are about too.
+  // Nemotron's layers, and FP8 through the library, have a model each above.
   if (!kEmulated || std::getenv("NEMOTRON_TEST_LONG")) {
     ways.push_back({"nemotron fp8 cublaslt", nemotron, fp8, e4m3, library, false, 0.15});
   }

@@ -1,5 +1,5 @@
-// Commands as tests run them: in this process, which takes a twentieth of the time that a process of their own does,
-// or, where it is about the process (signals, kills, what it is started with), in one.
+// Commands as tests run them: in this process, since to start one takes longer than most commands do, or, where it is
+// about the process (signals, kills, what it is started with), in one of their own.
 
 import { spawn } from 'node:child_process'
 import { EventEmitter } from 'node:events'
