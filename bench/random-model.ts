@@ -6,18 +6,16 @@
 import {
   closeSync,
   cpSync,
-  existsSync,
   mkdirSync,
   openSync,
   readFileSync,
-  renameSync,
-  rmSync,
   symlinkSync,
   writeFileSync,
   writeSync,
 } from 'node:fs'
 import { join } from 'node:path'
 import { LLAMA3_SPLIT } from '../server/tokenizer/file.js'
+import { cached } from './cached.js'
 import { cacheFolder } from './machine.js'
 import type { Shape } from './shapes.js'
 
@@ -118,9 +116,9 @@ export const randomWeights = (): ((tensor: Tensor) => Iterable<Uint8Array>) => {
   }
 }
 
-/** Writes a file in pieces under another name, with its progress on the terminal, then renames it. */
+/** Writes a file in pieces, with its progress on the terminal. */
 export const writePieces = (path: string, total: number, pieces: Iterable<Uint8Array>): void => {
-  const fd = openSync(`${path}.partial`, 'w')
+  const fd = openSync(path, 'w')
   let done = 0
   let shown = Date.now()
   try {
@@ -135,7 +133,6 @@ export const writePieces = (path: string, total: number, pieces: Iterable<Uint8A
     closeSync(fd)
   }
   if (done !== total) throw new Error(`${path}: wrote ${done} bytes of ${total}`)
-  renameSync(`${path}.partial`, path)
 }
 
 const writeSafetensors = (path: string, tensors: readonly Tensor[]): void => {
@@ -252,15 +249,9 @@ export const benchWords: readonly string[] = (
 const PHRASES =
   'user: assistant: Is following true above? Answer with Yes or No only. yes YES no NO Options: label option number level'
 
-/** The folder of a shape's model whose tokenizer knows words: for what is asked in text. */
-export const benchWordsModel = (shape: Shape): string => {
-  const model = benchModel(shape)
-  const folder = `${model}-llama3-words`
-  if (existsSync(folder)) return folder
-  const partial = `${folder}.partial`
-  rmSync(partial, { recursive: true, force: true })
-  cpSync(model, partial, { recursive: true, filter: (file) => !file.endsWith('.safetensors') })
-  symlinkSync(join(model, 'model.safetensors'), join(partial, 'model.safetensors'))
+const writeWordsModel = (folder: string, model: string, shape: Shape): void => {
+  cpSync(model, folder, { recursive: true, filter: (file) => !file.endsWith('.safetensors') })
+  symlinkSync(join(model, 'model.safetensors'), join(folder, 'model.safetensors'))
   const json = JSON.parse(readFileSync(join(model, 'tokenizer.json'), 'utf8'))
   const { tokens, bos } = benchVocabulary(shape.vocab)
   const known = new Set(tokens.slice(0, bos))
@@ -281,21 +272,20 @@ export const benchWordsModel = (shape: Shape): string => {
   const bytes = { ...json.pre_tokenizer, use_regex: false }
   json.pre_tokenizer = { type: 'Sequence', pretokenizers: [split, bytes] }
   json.model.vocab = Object.fromEntries(tokens.map((token, id) => [token, id]))
-  writeFileSync(join(partial, 'tokenizer.json'), JSON.stringify(json))
-  renameSync(partial, folder)
-  return folder
+  writeFileSync(join(folder, 'tokenizer.json'), JSON.stringify(json))
 }
 
 /** The folder of a shape's model; written when it is not there yet. */
-export const benchModel = (shape: Shape): string => {
-  const folder = join(cacheFolder, 'models', shape.name)
-  if (existsSync(folder)) return folder
-  const partial = `${folder}.partial`
-  rmSync(partial, { recursive: true, force: true })
-  mkdirSync(partial, { recursive: true })
-  writeModel(partial, shape)
-  renameSync(partial, folder)
-  return folder
+export const benchModel = (shape: Shape): string =>
+  cached(join(cacheFolder, 'models', shape.name), (folder) => {
+    mkdirSync(folder)
+    writeModel(folder, shape)
+  })
+
+/** The folder of a shape's model whose tokenizer knows words: for what is asked in text. */
+export const benchWordsModel = (shape: Shape): string => {
+  const model = benchModel(shape)
+  return cached(`${model}-llama3-words`, (folder) => writeWordsModel(folder, model, shape))
 }
 
 /** Ids for prompts; which ones does not matter for speed, but each prompt must be new to a cache. */

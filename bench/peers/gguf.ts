@@ -3,7 +3,7 @@
 // put in that order; and llama3's rope scaling is a tensor of divisors of the frequencies. Of packed types the blocks are
 // random, with the deviation that the folder's values have (gguf-blocks.ts).
 
-import { existsSync } from 'node:fs'
+import { cached } from '../cached.js'
 import {
   benchVocabulary,
   elements,
@@ -185,10 +185,7 @@ export const stepBytes = (shape: Shape, mix: Mix): number =>
     .filter(({ name }) => shape.tied || name !== 'token_embd.weight')
     .reduce((sum, { bytes }) => sum + bytes, 0)
 
-/** The GGUF file beside a bench model's folder; written when it is not there yet. */
-export const benchGguf = (folder: string, shape: Shape, mix: Mix = 'BF16'): string => {
-  const path = mix === 'BF16' ? `${folder}.gguf` : `${folder}-${mix}.gguf`
-  if (existsSync(path)) return path
+const writeGguf = (path: string, shape: Shape, mix: Mix): void => {
   const tensors = converted(shape, mix)
   const meta = metadata(shape)
   let end = 0
@@ -210,5 +207,10 @@ export const benchGguf = (folder: string, shape: Shape, mix: Mix = 'BF16'): stri
     }
   }
   writePieces(path, head.length + padding(head.length).length + end, pieces())
-  return path
 }
+
+/** The GGUF file beside a bench model's folder; written when it is not there yet. */
+export const benchGguf = (folder: string, shape: Shape, mix: Mix = 'BF16'): string =>
+  cached(mix === 'BF16' ? `${folder}.gguf` : `${folder}-${mix}.gguf`, (path) =>
+    writeGguf(path, shape, mix),
+  )
