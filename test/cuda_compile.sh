@@ -6,7 +6,7 @@
 #
 #   test/cuda_compile.sh            compare      (80, 89, 90a; ARCHS="90a" for fewer)
 #   test/cuda_compile.sh --write    make the table
-#   test/cuda_compile.sh --logs DIR compare what the build said (test/cuda_log.sh); only what is not there is compiled
+#   test/cuda_compile.sh --logs DIR compare what the build left (test/cuda_log.sh); only what is not there is compiled
 #
 # Without nvcc: says so and succeeds. $NVCC, $CUDACXX, PATH and the usual toolkit folder are looked at.
 set -eu
@@ -28,7 +28,11 @@ own_options() {
   sed -n "s/^set_source_files_properties($1 .*COMPILE_LANGUAGE:CUDA>:\([^>]*\)>.*/\1/p" cuda/CMakeLists.txt
 }
 
-[ "${1:-}" != "--logs" ] || cp "$2"/*.log "$OUT/" 2>/dev/null || true
+logs=
+if [ "${1:-}" = "--logs" ]; then
+  logs=$2
+  cp "$logs"/*.log "$OUT/" 2>/dev/null || true
+fi
 
 # What is there in the end is the log alone: of what did not compile there is none.
 compile() { # NAME
@@ -78,6 +82,7 @@ if awk '$6 > 0 { print "spills " $6 " bytes: " $0; found = 1 } END { exit !found
 arch=${ARCHS##* }
 make_ptx() { # NAME...
   for name; do
+    if [ "$logs" ] && cp "$logs/$name.$arch.ptx" "$OUT/$name.ptx" 2>/dev/null; then continue; fi
     # shellcheck disable=SC2046
     "$NVCC" -std=c++20 -O3 -I. -Iaddon $(own_options "$name.cu") -arch="compute_$arch" -ptx -o "$OUT/$name.ptx" "cuda/$name.cu"
   done

@@ -729,6 +729,8 @@ describe('the page, when things go wrong', { skip: noBrowser }, () => {
           assert.deepEqual(await faults(page), [])
         }
         await button(page, 'Give a key').click()
+        // Escape before it is there would close nothing.
+        await page.getByRole('dialog').waitFor()
       }
       await key.fill('secret')
       await button(page, 'Use this key').click()
