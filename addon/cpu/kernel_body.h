@@ -273,43 +273,46 @@ struct Body {
     }
   }
 
-  // The group of quads FIRST.. of a chunk, to c. kTable: codes stand for any numbers, see kCounts.
-  template <Format format, bool kTable, bool kLeast, int ROWS, int PANELS, int FIRST, int QUADS>
-  static inline void coded_group(const TileArgs& t, const typename S::template Codes<format>& codes,
-                                 const ChunkAt& at, int group, int k, float* c) {
-    F acc[ROWS][PANELS];
-#pragma GCC unroll 16
-    for (int r = 0; r < ROWS; ++r) {
-#pragma GCC unroll 16
-      for (int p = 0; p < PANELS; ++p) acc[r][p] = S::zero();
-    }
-    coded_quads<format, kTable, ROWS, PANELS, FIRST, FIRST + QUADS>(t, codes, at, at_k(t, 0, k),
-                                                                    acc);
+  // Group `group` of the block at `at`, whose sums are acc, to c.
+  template <bool kLeast, int ROWS, int PANELS>
+  [[gnu::always_inline]] static inline void end_group(const TileArgs& t, const ChunkAt& at,
+                                                      int group, int k, float* c,
+                                                      F (&acc)[ROWS][PANELS]) {
     Scale scale[PANELS];
 #pragma GCC unroll 16
     for (int p = 0; p < PANELS; ++p) {
       scale[p] = scale_of(*t.groups, at.block + p * t.b_stride, group);
     }
     add_group<kLeast, ROWS, PANELS>(t, 0, k, c, acc, scale);
+#pragma GCC unroll 16
+    for (int r = 0; r < ROWS; ++r) {
+#pragma GCC unroll 16
+      for (int p = 0; p < PANELS; ++p) acc[r][p] = S::zero();
+    }
   }
 
+  // kTable: codes stand for any numbers, see kCounts. A chunk is one group, or two.
   template <Format format, bool kTable, bool kLeast, int ROWS, int PANELS>
   static inline void coded(const TileArgs& t, int panel) {
     const typename S::template Codes<format> codes(*t.groups);
     const uint8_t* b = t.b + panel * t.b_stride;
     float* c = t.c + panel * kPanel;
+    const int second = t.groups->group == 16 ? 1 : 0;
+    F acc[ROWS][PANELS];
+#pragma GCC unroll 16
+    for (int r = 0; r < ROWS; ++r) {
+#pragma GCC unroll 16
+      for (int p = 0; p < PANELS; ++p) acc[r][p] = S::zero();
+    }
     for (int k = 0; k < t.k; k += kGroupedChunk) {
       const ChunkAt at = chunk_at<format>(t, b, t.skip + k);
       for (int p = 0; p < PANELS; ++p) {
         by_lines(format) ? fetch_scales(t, at, p) : fetch_ahead<format>(t, at, p);
       }
-      if (t.groups->group == 32) {
-        coded_group<format, kTable, kLeast, ROWS, PANELS, 0, 8>(t, codes, at, at.first_group, k, c);
-      } else {
-        coded_group<format, kTable, kLeast, ROWS, PANELS, 0, 4>(t, codes, at, at.first_group, k, c);
-        coded_group<format, kTable, kLeast, ROWS, PANELS, 4, 4>(t, codes, at, at.first_group + 1,
-                                                                k + 16, c);
-      }
+      coded_quads<format, kTable, ROWS, PANELS, 0, 4>(t, codes, at, at_k(t, 0, k), acc);
+      if (second) end_group<kLeast, ROWS, PANELS>(t, at, at.first_group, k, c, acc);
+      coded_quads<format, kTable, ROWS, PANELS, 4, 8>(t, codes, at, at_k(t, 0, k + 16), acc);
+      end_group<kLeast, ROWS, PANELS>(t, at, at.first_group + second, k + 16 * second, c, acc);
     }
   }
 
