@@ -148,8 +148,11 @@ describe('nemotron-server', () => {
   })
 
   test('Ctrl-C ends generate cleanly with what there is', async () => {
-    const args = generate('--max-tokens', '1900', '--ignore-eos', '--temperature', '1', 'Hello')
-    const { child, ended } = startCommand(args)
+    // So long that it does not end by itself before it is told to.
+    const long = tinyCheckpoint({ config: { max_position_embeddings: 65_536 } })
+    const args = ['generate', '--raw', '--model', long, '--device', 'cpu', '--max-tokens', '60000']
+    const how = ['--ignore-eos', '--temperature', '1', 'Hello']
+    const { child, ended } = startCommand([...args, ...how])
     child.stdout.once('data', () => child.kill('SIGINT'))
     const { code, out, err } = await ended
     assert.equal(code, 130, err)

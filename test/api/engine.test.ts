@@ -515,12 +515,15 @@ describe('admission and the end', () => {
     const fill = () => {
       for (let i = 0; i < 8; i++) running.push(generate(engine, greedy))
     }
+    // None of them ends meanwhile.
+    await engine.pause('keep')
     assert.throws(fill, { name: 'EngineFailure', code: 'queue_full', message: /queue is full/ })
     assert.equal(running.length, 4)
     assert.equal(engine.isFull(), true)
     assert.equal(engine.stats().rejected, 1)
     running.push(generate(engine, greedy, { admitted: true }))
     running.push(generate(engine, greedy, { background: true }))
+    engine.resume()
     await Promise.all(running)
     assert.equal(engine.isFull(), false)
     assert.equal(idsOf(await generate(engine, greedy)).length, 24)

@@ -557,13 +557,13 @@ TEST(a_rank_that_fails_ends_the_others_steps) {
 TEST(a_rank_that_stalls_ends_the_group) {
   std::atomic<bool> over{false};
   // Longer than preparing takes where the processors are busy.
-  on_two_ranks(3, [&](int index, RankUnderTest& rank) {
+  on_two_ranks(6, [&](int index, RankUnderTest& rank) {
     if (index == 1) {
       while (!over) std::this_thread::sleep_for(std::chrono::milliseconds(5));
       EXPECT_ERROR(rank.embed(), "rank 0 of 2");
       return;
     }
-    EXPECT_ERROR(rank.embed(), "waited 3 s for rank 1 in a step");
+    EXPECT_ERROR(rank.embed(), "waited 6 s for rank 1 in a step");
     over = true;
   });
 }
@@ -633,13 +633,13 @@ TEST(graphs_are_dropped_when_no_rank_waits) {
 TEST(a_graph_is_not_launched_where_a_rank_is_missing) {
   const uint64_t before = emu::counters().graphs;
   std::atomic<bool> over{false};
-  on_two_ranks(1, [&](int index, RankUnderTest& rank) {
+  on_two_ranks(5, [&](int index, RankUnderTest& rank) {
     EXPECT_OK(rank.generate([] {}));
     if (index == 1) {
       while (!over) std::this_thread::sleep_for(std::chrono::milliseconds(5));
       return;
     }
-    EXPECT_ERROR(rank.generate([] {}), "did nothing for 1 s while rank 0 waited at room in a step");
+    EXPECT_ERROR(rank.generate([] {}), "did nothing for 5 s while rank 0 waited at room in a step");
     over = true;
   });
   EXPECT_EQ(emu::counters().graphs, before);

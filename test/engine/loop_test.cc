@@ -955,7 +955,9 @@ TEST(a_penalised_sequence_and_free_ones_launch_ahead) {
     Client client(scripted(s));
     Request penalised = request(4, 20), free = request(5, 20);
     penalised.sampling.frequency_penalty = 1;
+    client.engine().pause(Pause::all);  // both begin at once
     const uint64_t a = client.submit(penalised), b = mixed ? client.submit(free) : 0;
+    client.engine().pause(Pause::none);
     client.wait();
     EXPECT_EQ(client.outcome(a).ids.size(), 20u);
     if (mixed) EXPECT_EQ(client.outcome(b).ids.size(), 20u);

@@ -143,7 +143,7 @@ describe('what hangs', { skip }, () => {
     const server = await serve('0 200 hang', '--stall-timeout', '1')
     const leave = new AbortController()
     const asked = ask(server.url, {}, leave.signal).catch(() => undefined)
-    for (let i = 0; i < 200 && !server.out().includes('no progress for'); i++)
+    for (let i = 0; i < 600 && !server.out().includes('no progress for'); i++)
       await new Promise((done) => setTimeout(done, 50))
     const line =
       server
@@ -178,14 +178,19 @@ describe('what hangs', { skip }, () => {
     writeOtherWeights(packagePath('models/tiny/tiny-reasoner'), join(root, 'one'), 1)
     // Its first load takes over 40 calls, and fewer than 60.
     const server = await serve('0 60 hang', '--reload-from', root, '--stall-timeout', '1')
-    const asked = fetch(`${server.url}/update_weights_from_disk`, {
-      method: 'POST',
-      headers: { 'content-type': 'application/json' },
-      body: JSON.stringify({ model_path: 'one' }),
-    }).catch(() => undefined)
-    await new Promise((done) => setTimeout(done, 300))
+    const update = () =>
+      fetch(`${server.url}/update_weights_from_disk`, {
+        method: 'POST',
+        headers: { 'content-type': 'application/json' },
+        body: JSON.stringify({ model_path: 'one' }),
+      }).catch(() => undefined)
+    // Of two at once one is refused, and then the other one has begun.
+    const asked = [update(), update()]
+    const first = await Promise.race(asked)
+    assert.equal(first?.status, 503)
+    assert.match((await first?.text()) ?? '', /Other weights are being loaded/)
     assert.equal(await terminated(server), 1)
     assert.match(server.out(), /tiny-reasoner could not be closed: other weights are being loaded/)
-    await asked
+    await Promise.all(asked)
   })
 })

@@ -34,6 +34,12 @@ import { noAddon, type RealServer, startReal } from './real-server.js'
 const FOLDER = packagePath('models/tiny/tiny-reasoner')
 const UPDATE = '/update_weights_from_disk'
 /** A promise, and how it is kept. */
+const untilWaiting = (url: string, count: number) =>
+  until(async () => {
+    const text = await (await fetch(`${url}/metrics`)).text()
+    return new RegExp(`^vllm:num_requests_waiting\\{[^}]*\\} ${count}$`, 'm').test(text)
+  }, `${count} wait`)
+
 const deferred = <T>() => {
   let resolve: (value: T) => void = () => {}
   const promise = new Promise<T>((done) => {
@@ -284,7 +290,7 @@ describe('weights that change', { skip: noAddon }, () => {
     const messages = [{ role: 'user', content: 'Hi' }]
     const responses = Array.from({ length: 9 }, (_, i) => `answer ${i}`)
     const reward = server.post('/v1/reward', { model: 'tiny-reward', messages, responses })
-    await later(300)
+    await untilWaiting(server.url, responses.length)
     const body = { model_path: 'reward', abort_all_requests: true }
     const { success } = await server.answer(UPDATE, body)
     assert.equal(success, true)
@@ -381,11 +387,6 @@ describe('weights that change', { skip: noAddon }, () => {
     })
 
     const get = async (path: string) => readAnswer(await fetch(server.url + path))
-    const untilWaiting = (count: number) =>
-      until(async () => {
-        const text = await (await fetch(`${server.url}/metrics`)).text()
-        return new RegExp(`^vllm:num_requests_waiting\\{[^}]*\\} ${count}$`, 'm').test(text)
-      }, `${count} wait`)
     const CHAT = '/v1/chat/completions'
     const LONG = {
       model: 'm',
@@ -402,7 +403,7 @@ describe('weights that change', { skip: noAddon }, () => {
       ] as const) {
         await post('/pause?mode=keep', {})
         const stream = server.post(path, { ...body, stream: true })
-        await untilWaiting(1)
+        await untilWaiting(server.url, 1)
         const version = `after${path}`
         const { answer } = await post(UPDATE, { model_path: 'two', weight_version: version })
         assert.equal(answer.success, true, JSON.stringify(answer))
@@ -425,7 +426,7 @@ describe('weights that change', { skip: noAddon }, () => {
       changeHeader(join(root, 'misfit'), (tensors) => tensors['model.norm.weight']?.shape.push(1))
       await post('/pause?mode=keep', {})
       const stream = server.post(CHAT, { ...LONG, stream: true })
-      await untilWaiting(1)
+      await untilWaiting(server.url, 1)
       const refused = await post(UPDATE, { model_path: 'misfit', abort_all_requests: true })
       assert.equal(refused.response.status, 400)
       await post('/resume', {})
@@ -443,7 +444,7 @@ describe('weights that change', { skip: noAddon }, () => {
         post('/v1/completions', { model: 'm', prompt: PROMPT }),
         post('/generative_scoring', scored),
       ]
-      await untilWaiting(3)
+      await untilWaiting(server.url, 3)
       const taken = await post(UPDATE, { model_path: 'one', abort_all_requests: true })
       assert.equal(taken.response.status, 200, JSON.stringify(taken.answer))
       assert.deepEqual(await get('/is_paused'), { is_paused: true })

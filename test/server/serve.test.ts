@@ -241,7 +241,7 @@ describe('serve', { skip }, () => {
         '--drain-timeout',
         '120',
         '--drain-delay',
-        '1',
+        '4',
       ])
       const body = {
         model: 'm',
@@ -258,17 +258,18 @@ describe('serve', { skip }, () => {
         })
       const running = await post({})
       child.kill(signal)
-      if (again !== undefined) setTimeout(() => child.kill(signal), again)
       let health = 200
-      for (let i = 0; i < 200 && health === 200; i++) health = (await fetch(`${url}/health`)).status
+      for (let i = 0; i < 2000 && health === 200; i++)
+        health = (await fetch(`${url}/health`)).status
       assert.equal(health, 503)
+      if (again !== undefined) setTimeout(() => child.kill(signal), again)
       const taken = await post({ max_tokens: 2, stream: false })
       assert.equal(taken.status, 200)
       assert.equal(taken.headers.get('connection'), 'close')
       assert.equal((await readAnswer(taken)).choices[0].finish_reason, 'length')
       assert.equal((await fetch(`${url}/v1/health/live`)).status, 200)
       await assert.rejects(async () => {
-        for (let i = 0; i < 100; i++) {
+        for (let i = 0; i < 200; i++) {
           await new Promise((later) => setTimeout(later, 50))
           await fetch(`${url}/health`)
         }

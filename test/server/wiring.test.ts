@@ -85,7 +85,8 @@ describe('streams', () => {
     await withHarness({ ...options, config: { writeIdleTimeout: 4 } }, async (harness) => {
       const body = chatBody({ stream: true, max_tokens: 90_000_000 })
       const response = await harness.post(CHAT, body)
-      await new Promise((done) => setTimeout(done, 2000)) // the server has filled the kernel's room
+      // The server has filled the kernel's room.
+      await until(() => harness.engine.stats().steps > 40, 'the first of it')
       const { done, chunks } = await readEvents(response)
       assert.ok(done)
       const contents = chunks.map(({ choices }) => choices[0]?.delta?.content ?? '')
