@@ -80,14 +80,16 @@ class CudaDevice final : public Device {
   DType activation_dtype() const override { return DType::bf16; }
   size_t free_bytes() const override { return context_.free_bytes(); }
   size_t group_bytes() const override { return ranks_.bytes(); }
-  size_t workspace_bytes(const StepLimits& limits, const KvConfig& kv, bool fp8) const override {
+  size_t workspace_bytes(const StepLimits& limits, const KvConfig& kv,
+                         NarrowWeights narrow) const override {
     const int32_t q = limits.q_heads * kv.head_dim, hidden = limits.hidden;
     size_t products = 0;
-    for (const auto& [rows, cols] : {std::pair{q + 2 * kv.kv_heads * kv.head_dim, hidden},
-                                     {hidden, q},
-                                     {2 * limits.intermediate, hidden},
-                                     {hidden, limits.intermediate}}) {
-      if (fp8) products = std::max(products, products_.most_bytes(rows, cols, limits.max_rows));
+    for (const Products::MatrixShape& of :
+         {Products::MatrixShape{q + 2 * kv.kv_heads * kv.head_dim, hidden},
+          {hidden, q},
+          {2 * limits.intermediate, hidden},
+          {hidden, limits.intermediate}}) {
+      products = std::max(products, products_.most_bytes(of, limits.max_rows, narrow));
     }
     return products + workspace_.bytes(limits, kv, kv.head_dim) +
            Results::bytes_for(results_of(limits)) +
@@ -130,12 +132,14 @@ class CudaDevice final : public Device {
         return pack_matrix(&context_, parts, use, format, static_cast<Matrix*>(out->handle));
       auto m = std::make_unique<Matrix>();
       if (Status s = pack_matrix(&context_, parts, use, format, m.get()); !s) return s;
+      packed_.emplace_back(m->packed);
       out->handle = m.get();
       out->rows = m->rows;
       out->cols = m->cols;
       out->first_row = m->first_row;
-      out->bytes =
-          size_t(m->rows) * size_t(m->stride) + (m->scale ? size_t(m->rows) * sizeof(float) : 0);
+      out->bytes = m->packed ? m->packed->bytes
+                             : size_t(m->rows) * size_t(m->stride) +
+                                   (m->scale ? size_t(m->rows) * sizeof(float) : 0);
       weights_.push_back(std::move(m));
       return {};
     });
@@ -521,6 +525,7 @@ class CudaDevice final : public Device {
   StepOps ops_{{&context_, &builder_, &samples_, &products_, &workspace_, &results_, &ranks_}};
   Graphs graphs_{&context_};
   std::vector<std::unique_ptr<Matrix>> weights_;
+  std::vector<std::unique_ptr<const Packed>> packed_;  // theirs
   Switches switches_;
   bool mark_cache_ = false;
 

@@ -298,6 +298,7 @@ dim3 grid_of(S, const Queue& queue, int32_t places, int32_t grid_rows) {
 void launch_any(Queue& queue, const DecodeGemm& p, const Output& out) {
   const bool paired = out.epilogue == Epilogue::silu || out.epilogue == Epilogue::rope;
   const int32_t tiles = lower_tiles(p, out, paired);
+  if (p.w.packed) return gemm_decode_packed(queue, p, out, tiles, paired);
   if (queue.wgmma) return gemm_decode_wgmma(queue, p, out, tiles, paired);
   if (gemm_decode_wide(queue, p, out, tiles, paired)) return;
   with_instance(queue, p, paired, [&](auto s) {
@@ -317,6 +318,7 @@ void load_gemm_decode(Queue& queue) {
     }
   });
   load_gemm_decode_wide(queue);
+  load_gemm_decode_packed(queue);
 }
 
 DecodeLaunch gemm_decode_launch(const Queue& queue, const DecodeGemm& p, bool paired) {

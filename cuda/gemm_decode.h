@@ -34,6 +34,10 @@ bool gemm_decode_wide_launch(const Queue& queue, const DecodeGemm& p, int32_t ti
                              DecodeLaunch* l);
 void load_gemm_decode_wide(Queue& queue);
 
+// The product of any number of rows of a matrix that is packed.
+void gemm_decode_packed(Queue& queue, const DecodeGemm& p, const Output& out, int32_t tiles,
+                        bool paired);
+
 // The product for any number of rows, where the queue says that wgmma takes them all.
 void gemm_decode_wgmma(Queue& queue, const DecodeGemm& p, const Output& out, int32_t tiles,
                        bool paired);

@@ -16,6 +16,39 @@ namespace nemotron::cuda {
 
 using gpu::Queue;
 
+// Rows of a matrix that stay in groups (device/grouped.h). Sixteen rows are a panel: for every 128
+// columns a block, which begins with the scales as on the CPU: halves [every scale_every() columns]
+// [16 rows], those of the least values alike, steps [group][16 rows], those of the least values.
+// Then the codes of each 64 columns, as lane 4 g + t of a warp wants them, which takes columns 8 t
+// to 8 t + 7 of either half of them, of rows g and g + 8: the lowest four bits of those in 16
+// bytes, a word for the first half of row g, of g + 8, then of the second half; and behind those
+// of all lanes the bits above them, in the same order.
+struct PackedRows {
+  const uint8_t* data = nullptr;
+  int32_t first_tile = 0;  // of sixteen rows, in the matrix
+  int32_t scale_bytes = 0, block_bytes = 0;
+  int32_t bits = 4, group = 32;
+  int32_t has_steps = 0, has_least = 0;
+  int32_t is_table =
+      0;  // codes are places in `table`; else that of code 0 and the numbers after it
+  float first = 0;
+  float table[16] = {};
+};
+inline constexpr int kMostPacked = 4;  // kinds of rows in a matrix
+struct PackedForms {
+  PackedRows rows[kMostPacked];
+  int32_t count = 0, tiles = 0;
+  int32_t pad[2] = {};
+};
+static_assert(sizeof(PackedForms) % 16 == 0);
+// A matrix all of whose rows are packed, for who launches.
+struct Packed {
+  PackedForms forms;
+  const PackedForms* device = nullptr;    // the same, where kernels read it
+  int32_t scale_slot = 0, code_slot = 0;  // most bytes of 16 rows: of 128 columns, of 64 columns
+  size_t bytes = 0;
+};
+
 // A weight in device memory: rows of `stride` bytes, padded with zeros to `k` columns. Plain
 // row-major order, so that decode kernels, prompt kernels and cuBLASLt read one copy. FP8: sixteen
 // columns are in the order of fp8_weight_place, which lets registers be widened in pairs.
@@ -27,6 +60,7 @@ struct Matrix {
   int32_t first_row = 0;  // of a rank's part of a vocabulary: the id of its first row
   int32_t k = 0;          // cols rounded up to kKBlock
   bool fp8 = false;
+  const Packed* packed = nullptr;  // rows in groups: data is where they begin, stride means nothing
 };
 inline constexpr int kKBlock = 64;
 constexpr int32_t padded_k(int64_t cols) {
@@ -200,6 +234,14 @@ void gemm_decode_relu2(Queue& queue, const DecodeGemm& p, uint16_t* h, int64_t h
 // rows 0.. of the step; qkv, stride and rows of RopeStore are unused
 void gemm_decode_rope(Queue& queue, const DecodeGemm& p, const RopeStore& rope);
 void load_gemm_decode(Queue& queue);
+
+// --- gemm_decode_packed.cu: of matrices that are packed, beside their products ---
+
+// out [rows, k] bf16: what products of generated rows take of the weights, bit for bit
+void widen_packed(Queue& queue, const Matrix& w, uint16_t* out);
+// As embed(), of a packed table: float32, not rounded.
+void embed_packed(Queue& queue, const Embed& p, int grid_rows);
+void load_gemm_decode_packed(Queue& queue);
 void load_gemm_decode_wgmma(Queue& queue);  // on sm_90a, before Queue::wgmma is set
 
 // How such a product is launched, for counting: `paired` where sums are taken in pairs (silu and

@@ -72,8 +72,8 @@ bool Products::rounds(const Matrix& w, int32_t rows, bool f32, int64_t stride) {
 }
 
 size_t Products::prepare(const Matrix& w, int32_t rows) {
-  if (!use_library_) return 0;
-  size_t operands = 0;
+  if (!use_library_) return w.packed ? widened_bytes(w) : 0;
+  size_t operands = w.packed ? widened_bytes(w) : 0;
   bool scaled = w.scale != nullptr;
   for (const bool f32 : {false, true}) {
     const int64_t stride = f32 ? w.rows : unscaled_stride(w);
@@ -88,13 +88,26 @@ size_t Products::prepare(const Matrix& w, int32_t rows) {
   return operands + (scaled ? unscaled_bytes(w, rows) : 0);
 }
 
-size_t Products::most_bytes(int32_t weights, int32_t cols, int32_t rows) const {
-  if (!use_library_) return 0;
+size_t Products::most_bytes(const MatrixShape& of, int32_t rows, NarrowWeights narrow) const {
   Matrix w;
-  w.rows = weights;
-  w.k = padded_k(cols);
+  w.rows = of.rows;
+  w.k = padded_k(of.cols);
+  const size_t packed = narrow.groups ? widened_bytes(w) : 0;
+  if (!use_library_ || !narrow.fp8) return packed;
   const size_t rounded = fp8_activations_ ? rounded_bytes(w) + kScaleBytes : 0;
   return std::max(widened_bytes(w), rounded) + unscaled_bytes(w, rows);
+}
+
+Matrix Products::plain(const Matrix& w) {
+  if (!w.packed) return w;
+  if (widened_ != w.data)  // the slice before has done it
+    widen_packed(context_->queue(), w, reinterpret_cast<uint16_t*>(workspace_));
+  widened_ = w.data;
+  Matrix m = w;
+  m.packed = nullptr;
+  m.data = workspace_;
+  m.stride = int64_t(w.k) * 2;
+  return m;
 }
 
 Products::Operands Products::operands(const PromptGemm& p, bool rounded) {
@@ -117,7 +130,9 @@ Products::Operands Products::operands(const PromptGemm& p, bool rounded) {
   return o;
 }
 
-const float* Products::bf16(const PromptGemm& p, uint16_t* out, int64_t stride) {
+const float* Products::bf16(const PromptGemm& of, uint16_t* out, int64_t stride) {
+  PromptGemm p = of;
+  p.w = plain(of.w);
   const bool rounded = use_library_ && rounds(p.w, p.rows, false, stride);
   LtProduct l = product(p.w, p.rows, rounded, false, stride);
   if (!use_library_ || !library_.has(l)) {
@@ -135,7 +150,9 @@ const float* Products::bf16(const PromptGemm& p, uint16_t* out, int64_t stride) 
 
 // The library scales neither rows of w nor of a: where they have scales, the product goes through
 // memory, in slices.
-void Products::add(const PromptGemm& p, float* x) {
+void Products::add(const PromptGemm& of, float* x) {
+  PromptGemm p = of;
+  p.w = plain(of.w);
   const bool rounded = use_library_ && rounds(p.w, p.rows, true, p.w.rows);
   LtProduct l = product(p.w, p.rows, rounded, true, p.w.rows);
   if (!use_library_ || !library_.has(l)) {

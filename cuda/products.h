@@ -7,6 +7,7 @@
 
 #include "cuda/cublaslt.h"
 #include "cuda/kernels.h"
+#include "device/device.h"
 
 namespace nemotron::cuda {
 
@@ -21,12 +22,20 @@ class Products {
   // Chooses the algorithm of w's products, of at most so many rows, where that has not been done;
   // from then on it stays. Tells the bytes that a product needs on top of its operands.
   size_t prepare(const Matrix& w, int32_t rows);
-  // Most that prepare() tells of FP8 weights [rows, cols] of a product with so many prompt rows.
-  size_t most_bytes(int32_t weights, int32_t cols, int32_t rows) const;
+  // Most that prepare() tells of such weights of a product with so many prompt rows.
+  struct MatrixShape {
+    int32_t rows, cols;
+  };
+  size_t most_bytes(const MatrixShape& of, int32_t rows, NarrowWeights narrow) const;
   void set_workspace(uint8_t* p) {
     if (p != workspace_) widened_ = nullptr;
     workspace_ = p;
   }
+
+  // What lies in the workspace is not known: a step begins, and those before may have been graphs.
+  void forget() { widened_ = nullptr; }
+  // The matrix as products of BF16 take it: one in groups lies in the workspace then.
+  Matrix plain(const Matrix& w);
 
   // Rows at most kPromptSlice. Not scaled: neither by w.scale nor by the rows' scales, which it
   // returns (null: all 1; valid until the next product).

@@ -28,6 +28,7 @@ int32_t StepOps::multiplied_of(int32_t rows, int32_t bucket) const {
 
 void StepOps::begin(int32_t rows, int32_t tiles) {
   tiles_ = tiles;
+  products_->forget();
   begun_x_ = begun_gain_ = attended_ = nullptr;
   if (!workspace_->prepared()) return;
   rope_angles(queue(), builder_->device(), rows, workspace_->inv_freq.as<const float>(),
@@ -88,11 +89,12 @@ void StepOps::embed_rows(const Op& op, int32_t bucket) {
              .slots = workspace_->slots.as<int32_t>(),
              .x = static_cast<float*>(op.out),
              .fault = results_->faults()};
-  if (ranks_->alone()) return embed(queue(), p, op.n);
+  const auto look_up = table.packed ? embed_packed : embed;
+  if (ranks_->alone()) return look_up(queue(), p, op.n);
   // A row is its owner's, and zeros everywhere else.
   p.vocab = workspace_->limits.vocab;
   p.x = workspace_->sums.as<float>();
-  embed(queue(), p, op.n);
+  look_up(queue(), p, op.n);
   SumOverRanks sum;
   sum.fresh = true;
   sum_over_ranks(op, table.cols, bucket, sum);
@@ -212,8 +214,17 @@ void StepOps::attention_input(const Op& op, int32_t bucket) {
   rope.q_heads = workspace_->limits.q_heads;
   rope.rotary = workspace_->rotary_dim;
   if (multiplied > 0) {
-    const DecodeGemm p = decode_normed(op, w, multiplied, bucket);
+    DecodeGemm p = decode_normed(op, w, multiplied, bucket);
+    // Halves of a head that are no whole row tiles cannot be taken from packed rows. The product
+    // asks for weights before the kernel in front of it has ended: not for these, which it makes.
+    const bool early = queue().pdl;
+    if (w.packed && rope.rotary / 2 % 16 != 0) {
+      if (!need_products(w, multiplied)) return;
+      p.w = products_->plain(w);
+      queue().pdl = false;
+    }
     if (p.a) gemm_decode_rope(queue(), p, rope);
+    queue().pdl = early;
   }
   if (op.n == multiplied || !need_slice(w, op.n - multiplied)) return;
   const Activations a = normed(op, w, multiplied, op.n, nullptr, 0);

@@ -3,7 +3,9 @@
 #include <algorithm>
 #include <cstring>
 #include <string>
+#include <vector>
 
+#include "cuda/packed_weights.h"
 #include "device/assert.h"
 #include "device/shares.h"
 #include "device/weight_parts.h"
@@ -57,11 +59,9 @@ Status pack_part(Context* context, const MatrixPart& p, PackRows args) {
   return context->status();
 }
 
-}  // namespace
-
-Status pack_matrix(Context* context, std::span<const MatrixPart> parts, WeightUse use,
-                   WeightFormat format, Matrix* out) {
-  if (Status s = check_parts(parts, use); !s) return s;
+// Of parts none of which is in groups.
+Status pack_plain(Context* context, std::span<const MatrixPart> parts, WeightFormat format,
+                  Matrix* out) {
   Matrix m;
   int64_t rows = 0;
   bool all_fp8 = true, scaled = false;
@@ -122,6 +122,25 @@ Status pack_matrix(Context* context, std::span<const MatrixPart> parts, WeightUs
   if (!context->ok()) return context->status();
   if (!in_place) *out = m;
   return {};
+}
+
+}  // namespace
+
+Status pack_matrix(Context* context, std::span<const MatrixPart> parts, WeightUse use,
+                   WeightFormat format, Matrix* out) {
+  if (Status s = check_parts(parts, use); !s) return s;
+  if (packs(parts, use, format)) return pack_groups(context, parts, format, out);
+  // Groups beside rows of another kind are BF16.
+  std::vector<MatrixPart> plain(parts.begin(), parts.end());
+  std::vector<WidenedRows> widened;
+  widened.reserve(parts.size());
+  for (size_t i = 0; i < parts.size(); ++i) {
+    if (!parts[i].grouped) continue;
+    plain[i].stored = &widened.emplace_back(parts[i]);
+    plain[i].grouped = nullptr;
+    plain[i].dtype = DType::bf16;
+  }
+  return pack_plain(context, plain, format, out);
 }
 
 }  // namespace nemotron::cuda

@@ -76,9 +76,14 @@ int64_t parameter_count(const ModelConfig& config) {
   return n.linear + n.ends + n.norms;
 }
 
-std::vector<GpuFit> fit_on_common_gpus(const ModelConfig& config, const ModelConfig* draft) {
+std::vector<GpuFit> fit_on_common_gpus(const ModelConfig& config, const ModelConfig* draft,
+                                       const PackedBytes& packed, const PackedBytes& packed_draft) {
   std::vector<WeightFormat> formats{WeightFormat::fp8};
-  if (config.quant == QuantKind::none) formats.insert(formats.begin(), WeightFormat::stored);
+  if (packed) {
+    formats = {WeightFormat::stored};
+  } else if (config.quant == QuantKind::none) {
+    formats.insert(formats.begin(), WeightFormat::stored);
+  }
   std::vector<GpuFit> rows;
   for (const Gpu& gpu : kGpus) {
     for (int32_t ranks = 1; ranks <= kMaxStretches; ranks *= 2) {
@@ -93,10 +98,10 @@ std::vector<GpuFit> fit_on_common_gpus(const ModelConfig& config, const ModelCon
       }
       for (const WeightFormat format : formats) {
         GpuFit fit{.gpu = gpu.name, .gpu_bytes = gpu.mib << 20, .ranks = ranks, .format = format};
-        fit.weights = weight_bytes(config, shard, format);
+        fit.weights = packed ? packed(shard) : weight_bytes(config, shard, format);
         double left = kUsable * double(fit.gpu_bytes) - kOverhead;
         if (draft) {
-          fit.weights += weight_bytes(*draft, shard, format);
+          fit.weights += packed_draft ? packed_draft(shard) : weight_bytes(*draft, shard, format);
           left -= kDraftOverhead;
         }
         left -= double(fit.weights);

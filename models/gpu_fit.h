@@ -1,12 +1,15 @@
-// What a model needs on GPUs that are not here: pure arithmetic on the config. The plan for the
+// What a model needs on GPUs that are not here: arithmetic on the config, but for weights that stay
+// packed. The plan for the
 // device at hand is plan_memory() of memory_plan.h.
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <vector>
 
 #include "device/device.h"
 #include "models/config.h"
+#include "models/shard.h"
 
 namespace nemotron {
 
@@ -22,10 +25,16 @@ struct GpuFit {
   int64_t kv_tokens_bf16 = 0, kv_tokens_fp8 = 0;
 };
 
+// Bytes of a rank's weights, where they stay as they are packed: by find_footprint(). Empty: they
+// do not.
+using PackedBytes = std::function<size_t(const Shard&)>;
+
 // `draft`: of a draft model that lies beside it on the same GPUs; null: none.
 // Every common GPU with 1, 2, 4 and 8 ranks (those that divide the heads), weights as 16-bit and as
-// FP8 (a checkpoint stored as FP8 has FP8 alone).
+// FP8 (a checkpoint stored as FP8 has FP8 alone, one that stays packed what is stored).
 std::vector<GpuFit> fit_on_common_gpus(const ModelConfig& config,
-                                       const ModelConfig* draft = nullptr);
+                                       const ModelConfig* draft = nullptr,
+                                       const PackedBytes& packed = {},
+                                       const PackedBytes& packed_draft = {});
 
 }  // namespace nemotron

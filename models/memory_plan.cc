@@ -16,7 +16,7 @@ int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 // What a backend makes of a group: outputs padded to panels of 16 (gate and up each), the inner
 // dimension to 32, a scale for every output when there is any.
 size_t packed_bytes(const PackedGroup& group, const Checkpoint& checkpoint, const PlanInput& in) {
-  const auto grouped = group.grouped(checkpoint, in.packs_groups);
+  const auto grouped = group.grouped(checkpoint);
   const WeightFormat format = group.format(in.format, grouped);
   const int64_t cols = group.parts[0].range.cols;
   // Gate and up of one form lie in one list of panels, padded together.
@@ -97,24 +97,27 @@ Status find_needs(const ModelConfig& config, const Checkpoint& checkpoint, const
   const std::vector<PackedGroup> groups = packed_groups(checkpoint, sources, config, in.shard);
   out->weights = packed_bytes(groups, checkpoint, config, in);
   int64_t all = 0, in_groups = 0;
-  bool fp8 = false;
+  NarrowWeights narrow;
   for (const PackedGroup& group : groups) {
     if (group.layer < 0) continue;
-    const auto grouped = group.grouped(checkpoint, in.packs_groups);
+    const auto grouped = group.grouped(checkpoint);
     const WeightFormat format = group.format(in.format, grouped);
     const auto is_there = [](const GroupedRows* rows) { return rows != nullptr; };
     const auto is_fp8 = [](const PackedGroup::Part& part) {
       return part.source->weight->dtype == DType::fp8_e4m3;
     };
-    ++all, in_groups += format == WeightFormat::int4 || format == WeightFormat::int8 ||
+    const bool packed = format == WeightFormat::int4 || format == WeightFormat::int8 ||
                         std::ranges::any_of(grouped, is_there);
+    ++all, in_groups += packed;
+    narrow.groups = narrow.groups || packed;
     out->quantises = out->quantises || format != WeightFormat::stored;
-    fp8 = fp8 || format == WeightFormat::fp8 || std::ranges::any_of(group.parts, is_fp8);
+    narrow.fp8 =
+        narrow.fp8 || format == WeightFormat::fp8 || std::ranges::any_of(group.parts, is_fp8);
   }
-  out->reserve = kReserve + (in.workspace_bytes ? in.workspace_bytes(limits, kv, fp8) : 0);
+  out->reserve = kReserve + (in.workspace_bytes ? in.workspace_bytes(limits, kv, narrow) : 0);
   out->in_groups = 2 * in_groups > all;
   out->unused_tensors = std::move(sources.unused);
-  out->widened_tensors = widened_tensors(groups, checkpoint, in.packs_groups, in.format);
+  out->widened_tensors = widened_tensors(groups, checkpoint, in.format);
   return {};
 }
 

@@ -44,10 +44,9 @@ struct DraftInput {
 struct PlanInput {
   Shard shard = {};
   WeightFormat format = WeightFormat::stored;
-  bool packs_groups = false;  // Device's
-  size_t group_bytes = 0;     // Device's, of this model's and of the draft model's alike
+  size_t group_bytes = 0;  // Device's, of this model's and of the draft model's alike
   // Device's; empty: 0.
-  std::function<size_t(const StepLimits&, const KvConfig&, bool fp8)> workspace_bytes = {};
+  std::function<size_t(const StepLimits&, const KvConfig&, NarrowWeights)> workspace_bytes = {};
   DType kv_dtype = DType::bf16;
   int32_t block_size = 64;
   // Bytes asked for, the draft model's part included; 0: what is left of `available` after weights,

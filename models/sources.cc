@@ -100,13 +100,12 @@ WeightFormat PackedGroup::format(WeightFormat wanted,
 }
 
 std::vector<const GroupedRows*> PackedGroup::grouped(const Checkpoint& checkpoint,
-                                                     bool packs_groups, std::string* why) const {
+                                                     std::string* why) const {
   constexpr int64_t kPanel = 16;  // rows
   const auto widened = [&](const std::string& reason) -> std::vector<const GroupedRows*> {
     if (why) *why = reason;
     return {};
   };
-  if (!packs_groups) return widened("the device multiplies no packed types");
   std::vector<const GroupedRows*> rows;
   int64_t end = 0;
   for (const Part& part : parts) {
@@ -133,12 +132,11 @@ std::vector<const GroupedRows*> PackedGroup::grouped(const Checkpoint& checkpoin
 }
 
 std::vector<WidenedTensor> widened_tensors(const std::vector<PackedGroup>& groups,
-                                           const Checkpoint& checkpoint, bool packs_groups,
-                                           WeightFormat wanted) {
+                                           const Checkpoint& checkpoint, WeightFormat wanted) {
   std::vector<WidenedTensor> all;
   for (const PackedGroup& group : groups) {
     std::string why_grouped, why_format;
-    const auto grouped = group.grouped(checkpoint, packs_groups, &why_grouped);
+    const auto grouped = group.grouped(checkpoint, &why_grouped);
     (void)group.format(wanted, grouped, &why_format);
     for (const PackedGroup::Part& part : group.parts) {
       const StoredTensor& weight = *part.source->weight;

@@ -75,10 +75,9 @@ struct PackedGroup {
 
   // Of each part the rows that stay in groups, or null. None at all, and all parts are widened,
   // where one panel would have to hold several forms (of the rank's own rows), where a cut goes
-  // through a block, of a gate or an up beside F32 or F16, and where the device does not pack
-  // groups. The same on every rank of a group, which have as many rows and columns each.
-  // `why`, where it is given, says so then.
-  std::vector<const GroupedRows*> grouped(const Checkpoint& checkpoint, bool packs_groups,
+  // through a block, and of a gate or an up beside F32 or F16. The same on every rank of a group,
+  // which have as many rows and columns each. `why`, where it is given, says so then.
+  std::vector<const GroupedRows*> grouped(const Checkpoint& checkpoint,
                                           std::string* why = nullptr) const;
   // What it becomes while packing, where `grouped` are the parts that stay in groups. What is
   // stored as FP8 or stays in groups is not quantised again, which would only add error; nor are
@@ -102,7 +101,6 @@ struct WidenedTensor {
   std::string name, why;
 };
 std::vector<WidenedTensor> widened_tensors(const std::vector<PackedGroup>& groups,
-                                           const Checkpoint& checkpoint, bool packs_groups,
-                                           WeightFormat wanted);
+                                           const Checkpoint& checkpoint, WeightFormat wanted);
 
 }  // namespace nemotron

@@ -93,7 +93,7 @@ class Loader {
 
   Status pack(const PackedGroup& group) {
     std::vector<MatrixPart> parts;
-    std::vector<const GroupedRows*> grouped = group.grouped(checkpoint_, device_->packs_groups());
+    std::vector<const GroupedRows*> grouped = group.grouped(checkpoint_);
     grouped.resize(group.parts.size());
     const WeightFormat format = group.format(options_.format, grouped);
     const bool wants_largest = is_scaled_by_all(group, format);
@@ -171,7 +171,7 @@ class Loader {
   void meet_on(const std::vector<PackedGroup>& groups) {
     int64_t before = met_;
     for (const PackedGroup& group : groups) {
-      const auto grouped = group.grouped(checkpoint_, device_->packs_groups());
+      const auto grouped = group.grouped(checkpoint_);
       if (!is_scaled_by_all(group, group.format(options_.format, grouped))) continue;
       if (before-- > 0) continue;
       std::vector<float> nothing(size_t(group.parts[0].range.rows));

@@ -87,7 +87,7 @@ make_ptx() { # NAME...
     "$NVCC" -std=c++20 -O3 -I. -Iaddon $(own_options "$name.cu") -arch="compute_$arch" -ptx -o "$OUT/$name.ptx" "cuda/$name.cu"
   done
 }
-unfused="attention_decode gemm_decode gemm_decode_wide gemm_decode_wgmma ranks"
+unfused="attention_decode gemm_decode gemm_decode_packed gemm_decode_wide gemm_decode_wgmma ranks"
 others=
 for f in cuda/*.cu; do
   case " $unfused " in *" $(basename "$f" .cu) "*) ;; *) others="$others $(basename "$f" .cu)" ;; esac

@@ -94,7 +94,7 @@ function end_of_kernel() {
 # last_arrival: a fence, the count, a fence. What embed counts is read by the host, what sample does by its
 # own block.
 /membar\.gl;/ { counted = 0 }
-/atom\.(global\.)?[a-z]+\./ && kernel !~ /^(embed|sample)_kernel/ {
+/atom\.(global\.)?[a-z]+\./ && kernel !~ /^(embed|embed_packed|sample)_kernel/ {
   if (last !~ /membar\.gl;/) missing("no membar.gl before an atomic")
   counted = 1
 }

@@ -71,7 +71,6 @@ class CpuDevice final : public Device {
   }
 
   bool copies_blocks() const override { return true; }
-  bool packs_groups() const override { return true; }
   bool reads_rows() const override { return true; }
   // Measured (docs/decisions/0019-draft-model.md).
   int32_t cheap_rows(bool in_groups) const override { return in_groups ? 4 : 16; }

@@ -58,7 +58,7 @@ struct MatrixPart {
   // each whole stored row. [rows]
   std::span<const float> row_largest = {};
 
-  // Of a weight in groups, for a device that packs_groups(): the part are rows first_stored.. and
+  // Of a weight in groups: the part are rows first_stored.. and
   // columns first_col.. of these, and data, dtype and row_stride mean nothing. first_col and cols
   // are multiples of the form's cut().
   const GroupedRows* grouped = nullptr;
@@ -78,7 +78,7 @@ enum class WeightUse : uint8_t {
   tied,       // [vocab, hidden], looked up and multiplied
 };
 // What becomes of wide weights while they are packed. fp8: with a scale of each output row; int4
-// and int8: in groups of 32 (device/grouped.h), for a device that packs_groups().
+// and int8: in groups of 32 (device/grouped.h).
 enum class WeightFormat : uint8_t { stored, fp8, int4, int8 };
 constexpr const char* weight_format_name(WeightFormat f) {
   constexpr const char* kNames[] = {"stored", "fp8", "int4", "int8"};
@@ -162,6 +162,11 @@ struct DecoderForm {
   int32_t head_dim = 0, rotary_dim = 0;
 };
 
+// Which kinds of weights some matrices of the layers have, beside wide ones.
+struct NarrowWeights {
+  bool fp8 = false, groups = false;
+};
+
 // Steps that are launched and not yet waited for.
 inline constexpr int kMaxStepsInFlight = 2;
 
@@ -179,8 +184,8 @@ class Device {
   // their sums.
   virtual size_t group_bytes() const { return 0; }
   // Most memory that prepare() takes beside the KV cache, group_bytes() and the parts of sums. Of
-  // `kv` blocks do not count. fp8: some weights of the layers are FP8.
-  virtual size_t workspace_bytes(const StepLimits&, const KvConfig& /*kv*/, bool /*fp8*/) const {
+  // `kv` blocks do not count.
+  virtual size_t workspace_bytes(const StepLimits&, const KvConfig& /*kv*/, NarrowWeights) const {
     return 0;
   }
   // Unsupported, with what is asked for and what is served, when steps of such a decoder cannot run
@@ -196,8 +201,6 @@ class Device {
   // Whether steps may begin with copies of KV blocks (StepInput::copies). Worth it where each row
   // that need not be computed saves time.
   virtual bool copies_blocks() const { return false; }
-  // Whether weights in groups are multiplied as they are (MatrixPart::grouped).
-  virtual bool packs_groups() const { return false; }
   // Whether rows of weights are read piece by piece to where the device wants them, and need not
   // lie in memory before (MatrixPart::stored).
   virtual bool reads_rows() const { return false; }
@@ -312,7 +315,7 @@ Status check_cpu_device(const DeviceOptions& options);
 Status open_cpu_device(const DeviceOptions& options, std::unique_ptr<Device>* out) noexcept;
 
 // What a backend library (libnemotron_cuda.so) exports as `nemotron_backend`.
-inline constexpr uint32_t kBackendAbi = 11;
+inline constexpr uint32_t kBackendAbi = 12;
 struct Backend {
   uint32_t abi = kBackendAbi;
   const char* name = "";

@@ -114,12 +114,10 @@ Status choose_backend(const std::string& backend, const DeviceOptions& options, 
 
 }  // namespace
 
-Status check_device(const std::string& backend, const DeviceOptions& options, int32_t ranks,
-                    bool* on_cuda) {
+Status check_device(const std::string& backend, const DeviceOptions& options, int32_t ranks) {
   const Backend* cuda = nullptr;
   std::string note;
   if (Status s = choose_backend(backend, options, ranks, &cuda, &note); !s) return s;
-  *on_cuda = cuda != nullptr;
   return cuda ? Status() : check_cpu_device(options);
 }
 

@@ -18,9 +18,7 @@ namespace nemotron {
 Status open_device(const std::string& backend, const DeviceOptions& options,
                    std::unique_ptr<Device>* out, std::string* note);
 
-// What open_device() refuses of options for so many ranks before it opens anything. *on_cuda: what
-// it would take.
-Status check_device(const std::string& backend, const DeviceOptions& options, int32_t ranks,
-                    bool* on_cuda);
+// What open_device() refuses of options for so many ranks before it opens anything.
+Status check_device(const std::string& backend, const DeviceOptions& options, int32_t ranks);
 
 }  // namespace nemotron

@@ -9,6 +9,9 @@
 
 namespace nemotron {
 
+// That have one form.
+inline constexpr int64_t kPanelRows = 16;
+
 // Whether they can lie in one panel: in groups alike, or neither.
 inline bool same_form(const MatrixPart& a, const MatrixPart& b) {
   if (!a.grouped || !b.grouped) return a.grouped == b.grouped;
@@ -49,6 +52,14 @@ inline Status check_parts(std::span<const MatrixPart> parts, WeightUse use) {
     if (p.scale.size() > 1 && int64_t(p.scale.size()) != p.rows) {
       return Status::invalid("weight part of " + std::to_string(p.rows) + " rows has " +
                              std::to_string(p.scale.size()) + " scales");
+    }
+  }
+  int64_t row = 0;
+  for (size_t i = 0; i + 1 < parts.size() && use != WeightUse::gate_up; ++i) {
+    row += parts[i].rows;
+    if (row % kPanelRows != 0 && !same_form(parts[i], parts[i + 1])) {
+      return Status::invalid("a part in groups ends at row " + std::to_string(row) +
+                             "; expected a multiple of " + std::to_string(kPanelRows));
     }
   }
   if (use == WeightUse::gate_up && (parts.size() != 2 || parts[0].rows != parts[1].rows)) {

@@ -174,14 +174,6 @@ Status open_rank(const EngineOptions& options, Rank* rank, std::string* note) {
   return open_device(options.backend, device, &rank->device, note);
 }
 
-Status check_format(const EngineOptions& options, bool packs_groups, const std::string& device) {
-  const bool in_groups =
-      options.format == WeightFormat::int4 || options.format == WeightFormat::int8;
-  if (!in_groups || packs_groups) return {};
-  return Status::unsupported(std::string("dtype ") + weight_format_name(options.format) + " on " +
-                             device + "; served there: bf16 and fp8");
-}
-
 // in_groups: MemoryPlan's.
 Status check_int8(const EngineOptions& options, bool in_groups) {
   if (!options.device.int8_activations || in_groups) return {};
@@ -197,8 +189,6 @@ Status open_first(const EngineOptions& options, EngineInfo* info, Rank* rank) {
   if (rank->index == 0) info->backend_note = note;
   info->ranks[size_t(rank->index)].device = rank->device->name();
   info->ranks[size_t(rank->index)].copies_blocks = rank->device->copies_blocks();
-  const bool packs_groups = rank->device->packs_groups();
-  if (Status s = check_format(options, packs_groups, rank->device->name()); !s) return s;
   if (Status s = rank->device->check(decoder_form(info->config)); !s) return s;
   if (!info->draft) return {};
   const Status s = rank->device->check(decoder_form(info->draft->config));
@@ -236,10 +226,11 @@ Status plan_rank(const Model& model, const Checkpoint& checkpoint, const Rank& r
   const PlanInput plan{
       .shard = shard_of(options, rank),
       .format = options.format,
-      .packs_groups = device.packs_groups(),
       .group_bytes = device.group_bytes(),
-      .workspace_bytes = [&device](const StepLimits& limits, const KvConfig& kv,
-                                   bool fp8) { return device.workspace_bytes(limits, kv, fp8); },
+      .workspace_bytes =
+          [&device](const StepLimits& limits, const KvConfig& kv, NarrowWeights narrow) {
+            return device.workspace_bytes(limits, kv, narrow);
+          },
       .kv_dtype = options.kv_dtype.value_or(device.kv_dtype()),
       .block_size = options.block_size,
       .kv_memory = options.kv_memory,
@@ -522,14 +513,12 @@ Status start(const std::shared_ptr<Model>& model, SetUp set_up, RankRunner::Relo
 Status Engine::check(const EngineOptions& options) {
   EngineInfo info;
   if (Status s = read_model(options, &info); !s) return s;
-  bool on_cuda = false;
-  Status s = check_device(options.backend, options.device, options.ranks, &on_cuda);
-  if (s) s = check_format(options, !on_cuda, "a CUDA device");
+  Status s = check_device(options.backend, options.device, options.ranks);
   if (!s) return s;
   std::unique_ptr<Checkpoint> checkpoint;
   if (s = open_checkpoint(options.model_dir, info.config, &checkpoint); !s) return s;
   Footprint footprint;
-  const PlanInput plan{.format = options.format, .packs_groups = !on_cuda};
+  const PlanInput plan{.format = options.format};
   if (s = find_footprint(info.config, *checkpoint, plan, &footprint); !s) return s;
   return check_int8(options, footprint.in_groups);
 }

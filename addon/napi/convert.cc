@@ -287,9 +287,8 @@ Napi::Object config_object(Napi::Env env, const ModelConfig& config,
 }  // namespace
 
 Napi::Object model_object(Napi::Env env, const ModelConfig& config, const Checkpoint& checkpoint,
-                          const ModelConfig* draft, const std::vector<CpuNeed>& cpu,
-                          const std::vector<WidenedTensor>& widened_on_cpu) {
-  const std::vector<GpuFit> fits = fit_on_common_gpus(config, draft);
+                          const std::vector<GpuFit>& fits, const std::vector<CpuNeed>& cpu,
+                          const std::vector<WidenedTensor>& widened_tensors) {
   const auto gpus = Napi::Array::New(env, fits.size());
   for (size_t i = 0; i < fits.size(); ++i) {
     const GpuFit& fit = fits[i];
@@ -322,7 +321,7 @@ Napi::Object model_object(Napi::Env env, const ModelConfig& config, const Checkp
       .set("layout", std::to_string(layout_hash(checkpoint)))
       .put("gpus", gpus)
       .put("cpu", needs)
-      .put("widenedOnCpu", widened(env, widened_on_cpu))
+      .put("widened", widened(env, widened_tensors))
       .object();
 }
 

@@ -4,6 +4,7 @@
 #include <napi.h>
 
 #include "engine/engine.h"
+#include "models/gpu_fit.h"
 #include "models/memory_plan.h"
 #include "models/weights.h"
 
@@ -21,10 +22,10 @@ struct CpuNeed {
   WeightFormat format = WeightFormat::stored;
   Footprint model = {}, draft = {};
 };
-// draft: of the draft model beside it; null: none. cpu: what both need there.
+// cpu: what the model and the draft model beside it need there.
 Napi::Object model_object(Napi::Env env, const ModelConfig& config, const Checkpoint& checkpoint,
-                          const ModelConfig* draft, const std::vector<CpuNeed>& cpu,
-                          const std::vector<WidenedTensor>& widened_on_cpu);
+                          const std::vector<GpuFit>& fits, const std::vector<CpuNeed>& cpu,
+                          const std::vector<WidenedTensor>& widened);
 Napi::Object info_object(Napi::Env env, const EngineInfo& info);
 Napi::Object stats_object(Napi::Env env, const EngineStats& stats);
 

@@ -154,16 +154,30 @@ Napi::Value model_info(const Napi::CallbackInfo& info) {
   std::vector<CpuNeed> cpu;
   using enum WeightFormat;
   for (const WeightFormat format : {stored, fp8, int8, int4}) {
-    const PlanInput in{.format = format, .packs_groups = true};
+    const PlanInput in{.format = format};
     CpuNeed need{.format = format};
     if (status) status = find_footprint(config, *checkpoint, in, &need.model);
     if (status && draft) status = find_footprint(draft_config, *draft, in, &need.draft);
     cpu.push_back(need);
   }
   if (!status) return error_object(env, status);
+  const auto packed_of = [&](const ModelConfig& of, const Checkpoint& from,
+                             bool in_groups) -> PackedBytes {
+    if (!in_groups) return {};
+    return [&](const Shard& shard) {
+      Footprint footprint;
+      return find_footprint(of, from, {.shard = shard}, &footprint) ? footprint.weights : 0;
+    };
+  };
+  const Footprint &model = cpu[0].model, &of_draft = cpu[0].draft;
+  const auto packed_draft =
+      draft ? packed_of(draft_config, *draft, of_draft.in_groups) : PackedBytes{};
+  const auto fits =
+      fit_on_common_gpus(config, draft ? &draft_config : nullptr,
+                         packed_of(config, *checkpoint, model.in_groups), packed_draft);
   const auto groups = packed_groups(*checkpoint, sources, config, Shard::whole());
-  return model_object(env, config, *checkpoint, draft ? &draft_config : nullptr, cpu,
-                      widened_tensors(groups, *checkpoint, true, WeightFormat::stored));
+  return model_object(env, config, *checkpoint, fits, cpu,
+                      widened_tensors(groups, *checkpoint, WeightFormat::stored));
 }
 
 Napi::Object init(Napi::Env env, Napi::Object exports) {

@@ -465,8 +465,8 @@ def spread(names, most):
 
 
 def family(name):
-    for one in ("wgmma", "attention", "sample"):
-        if f"{one} " in name:
+    for one in ("wgmma", "groups", "attention", "sample"):
+        if re.search(rf"\b{one}\b", name):
             return one
     return "products"
 
@@ -541,6 +541,7 @@ def plan(run):
         [ncu],
         [tests("ops-wgmma", 5, 40, "gpu_ops_test", ops.get("wgmma", [])) if hopper or dry
          else Phase("ops-wgmma", 5, 40, skip="only sm_90 has wgmma")],
+        [tests("ops-groups", 15, 60, "gpu_ops_test", ops.get("groups", []))],
         [bench("attention", 10, 45)],
         [bench("70b-fp8", 25, 90)],
         [bench("gemm", 15, 60)],

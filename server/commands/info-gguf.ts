@@ -49,7 +49,7 @@ export type GgufUse =
       readonly served: true
       readonly gpus: readonly GpuFit[]
       readonly cpu: readonly CpuNeed[]
-      readonly widenedOnCpu: MemoryPlan['widenedTensors']
+      readonly widened: MemoryPlan['widenedTensors']
     }
   | { readonly served: false; readonly why: string }
 
@@ -181,7 +181,6 @@ export const ggufInfo = (path: string, use: GgufUse, table: string, json: boolea
   if (json) return `${JSON.stringify({ ...info, ...use }, null, 2)}\n`
   const lines = facts(info).map(([name, value]) => `${name.padEnd(14)} ${value}`)
   if (use.served)
-    for (const text of widenedTexts(use.widenedOnCpu))
-      lines.push(`${'on the CPU'.padEnd(14)} ${text}`)
+    for (const text of widenedTexts(use.widened)) lines.push(`${'widened'.padEnd(14)} ${text}`)
   return `${lines.join('\n')}\n\n${use.served ? table : `Not served: ${use.why}`}\n`
 }

@@ -93,7 +93,8 @@ const folderInfo = (name: string, folder: string, { json, draft }: Asked): strin
   const info = loadAddon().modelInfo(folder, entry?.reward?.rows ?? [], draft)
   if ('code' in info) throw new Error(withFlags(info.message))
   if (json) return `${JSON.stringify(info, null, 2)}\n`
-  const stored = info.config.quantization === 'none' ? info.config.dtype.toLowerCase() : 'fp8'
+  const dtype = info.config.quantization === 'none' ? info.config.dtype.toLowerCase() : 'fp8'
+  const stored = info.gpus.some(({ format }) => format === 'fp8') ? dtype : 'as stored'
   const lines = facts(info, entry).map(([name = '', value = '']) => `${name.padEnd(14)}${value}`)
   return `${lines.join('\n')}\n\n${tables(info, stored)}\n`
 }
@@ -102,16 +103,13 @@ const useOfGguf = (path: string, draft: string | undefined): GgufUse => {
   if (!isGguf(path)) return { served: false, why: 'the name of a GGUF file ends in .gguf.' }
   const info = loadAddon().modelInfo(path, findEntry(namesOfModel(path))?.reward?.rows ?? [], draft)
   if ('code' in info) return { served: false, why: withFlags(info.message) }
-  const { gpus, cpu, widenedOnCpu } = info
-  return { served: true, gpus, cpu, widenedOnCpu }
+  const { gpus, cpu, widened } = info
+  return { served: true, gpus, cpu, widened }
 }
-
-/** Quantised weights are widened while loading. */
-const WIDENED = 'bf16'
 
 const fileInfo = (path: string, { json, draft }: Asked): string => {
   const use = useOfGguf(path, draft)
-  return ggufInfo(path, use, use.served ? tables(use, WIDENED) : '', json)
+  return ggufInfo(path, use, use.served ? tables(use, 'as stored') : '', json)
 }
 
 const isFile = (path: string): boolean =>

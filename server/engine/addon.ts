@@ -160,8 +160,8 @@ export type NativeModelInfo = {
   readonly gpus: readonly GpuFit[]
   /** On the CPU, by what becomes of the weights. */
   readonly cpu: readonly CpuNeed[]
-  /** As MemoryPlan's, on the CPU. */
-  readonly widenedOnCpu: MemoryPlan['widenedTensors']
+  /** As MemoryPlan's. */
+  readonly widened: MemoryPlan['widenedTensors']
 }
 
 /** What is left for KV cache on each of `ranks` GPUs of a kind; see models/gpu_fit.h. */

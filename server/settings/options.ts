@@ -48,7 +48,7 @@ export const modelOptions = {
   dtype: option(
     'text',
     z.enum(['auto', 'bf16', 'fp8', 'int8', 'int4']).default('auto'),
-    'Weights: as stored (auto), or quantised to FP8 while loading; on the CPU also to 8 or 4 bits.',
+    'Weights: as stored (auto), or quantised to FP8, 8 or 4 bits while loading.',
   ),
   kv_cache_dtype: option(
     'text',

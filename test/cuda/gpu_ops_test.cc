@@ -39,6 +39,7 @@ int main(int argc, char** argv) {
     return cuda::open_device(options, out);
   };
   device.tolerance = 4e-3;
+  device.rounds_groups = true;
   test::add_op_cases(device);
   // By the other kernels, where there are any.
   cudaDeviceProp gpu;

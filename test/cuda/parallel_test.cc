@@ -132,6 +132,9 @@ TEST(four_ranks_agree_on_deci) {
   expect_ranks({.ranks = 4, .architecture = "DeciLMForCausalLM", .requests = 2});
 }
 TEST(four_ranks_agree_with_fp8_weights) { expect_ranks({.ranks = 4, .format = WeightFormat::fp8}); }
+TEST(two_ranks_agree_with_weights_in_groups) {
+  expect_ranks({.ranks = 2, .format = WeightFormat::int4});
+}
 TEST(four_ranks_agree_with_an_fp8_cache) {
   expect_ranks({.ranks = 4, .kv = DType::fp8_e4m3, .most = 5e-3});
 }

@@ -413,10 +413,10 @@ TEST(workspace_is_what_was_told) {
       device->end_packing();
       const size_t before = device->free_bytes();
       EXPECT_OK(device->prepare(limits, kv, {freq}));
-      told.insert(device->workspace_bytes(limits, kv, format == WeightFormat::fp8));
+      told.insert(device->workspace_bytes(limits, kv, {.fp8 = format == WeightFormat::fp8}));
       EXPECT_EQ(before - device->free_bytes(),
                 9 * kv.bytes_per_block() +
-                    device->workspace_bytes(limits, kv, format == WeightFormat::fp8));
+                    device->workspace_bytes(limits, kv, {.fp8 = format == WeightFormat::fp8}));
     }
   }
   EXPECT_EQ(told.size(), size_t(2));  // the library widens FP8 weights, and nothing else differs

@@ -66,6 +66,9 @@ GROWTH = {"ops": ["sample steps after growth"]}
 EMBED = {"ops": ["emulated embed", "emulated tied"]}
 PACK = {"ops": ["gemm 5x37x83", "gemm mixed parts"]}
 PACKED = {"kernels": ["packed_fp8"]}
+IN_GROUPS = {"ops": ["groups as widened"]}
+GROUPED_PARTS = {"ops": ["emulated groups: mixed", "emulated groups: gate or up", "emulated groups: int4", "emulated groups: refusals",
+                         "groups as widened: 4 bits", "emulated groups: 4 bits of 32 steps least"]}
 MODEL = {"model": [""]}
 MIXED = {"model": ["one product", "mixed_steps", "buckets bf16 wgmma"]}
 DEVICE = {"device": [""]}
@@ -85,6 +88,51 @@ class Break(NamedTuple):
 
 B = Break
 BREAKS = [
+    # weights in groups
+    B("gemm_decode_packed.cu", "cp_async_wait<S::kStages - 2>();", "cp_async_wait<S::kStages - 1>();", IN_GROUPS),
+    B("gemm_decode_packed.cu", "warp_sync();\n      if", "if", IN_GROUPS),
+    B("gemm_decode_packed.cu", "block_sync();\n\n  const int warp", "const int warp", IN_GROUPS),
+    B("gemm_decode_packed.cu", "block_sync();\n    keep_sums", "keep_sums", IN_GROUPS),
+    B("gemm_decode_packed.cu", "block_sync();\n    write_results", "write_results", IN_GROUPS),
+    B("gemm_decode_packed.cu", "pdl_wait();\n#pragma unroll", "#pragma unroll", IN_GROUPS),
+    B("gemm_decode_packed.cu", "next_place += int(gridDim.y);", "next_place += 1;", IN_GROUPS),
+    B("gemm_decode_packed.cu", "if (++next < mine) return;\n    next = 0;", "if (++next < mine) return;\n    next = 1;", IN_GROUPS),
+    B("gemm_decode_packed.cu", "if (++next_of_tokens == mine) next_of_tokens = 0;", "++next_of_tokens;", IN_GROUPS),
+    B("gemm_decode_packed.cu", "(places - int(blockIdx.y) + int(gridDim.y) - 1)", "(places - int(blockIdx.y))", IN_GROUPS),
+    B("gemm_decode_packed.cu", "tile < forms.tiles ? tile : forms.tiles - 1", "tile", IN_GROUPS),
+    B("gemm_decode_packed.cu", "tile >= forms.rows[i + 1].first_tile", "tile > forms.rows[i + 1].first_tile", IN_GROUPS),
+    B("gemm_decode_packed.cu", "(tile - f.first_tile) * ((k + 127) / 128)", "(tile - f.first_tile) * (k / 128)", {"ops": ["k 96", "k 544"]}),
+    B("gemm_decode_packed.cu", "int64_t(tile - f.first_tile)", "int64_t(tile - 0 * f.first_tile)", IN_GROUPS),
+    B("gemm_decode_packed.cu", "if (lane * 16 < f.scale_bytes)", "if (lane * 16 + 16 < f.scale_bytes)", IN_GROUPS),
+    B("gemm_decode_packed.cu", "if (512 + lane * 16 < 128 * f.bits)", "if (512 + lane * 16 < 64 * f.bits)", IN_GROUPS),
+    B("gemm_decode_packed.cu", "block % 2 * 128 * f.bits;\n      uint8_t* to", "0;\n      uint8_t* to", IN_GROUPS),
+    B("gemm_decode_packed.cu", "const int odd = (warp + i * kWarps) % 2;", "const int odd = i % 2;", IN_GROUPS),
+    B("gemm_decode_packed.cu", "group_of(f, 64 * odd + 32 * half + 8 * t)", "group_of(f, 64 * odd + 32 * half)", IN_GROUPS),
+    B("gemm_decode_packed.cu", "scale_of(f, scales, group, g + 8 * upper)", "scale_of(f, scales, group, g)", IN_GROUPS),
+    B("gemm_decode_packed.cu", "if (f.has_least) s.least = half_at(scales + 128", "if (false) s.least = half_at(scales + 128", IN_GROUPS),
+    B("gemm_decode_packed.cu", "steps + 128 / f.group * 16", "steps + 64", {"ops": ["groups: 4 bits of 16 steps least"]}),
+    B("gemm_decode_packed.cu", "(f.has_least ? 64 : 32)", "32", IN_GROUPS),
+    B("gemm_decode_packed.cu", "lane * 4 * width", "lane * 4", IN_GROUPS),
+    B("gemm_decode_packed.cu", "(16 * half + 8 * upper)", "(8 * half + 16 * upper)", IN_GROUPS),
+    B("gemm_decode_packed.cu", "[half] >> (16 * upper)", "[half] >> (8 * upper)", IN_GROUPS),
+    B("gemm_decode_packed.cu", "[2 * half + upper];\n}", "[half + 2 * upper];\n}", IN_GROUPS),
+    B("gemm_decode_packed.cu", "} else if (f.is_table) {", "} else if (false) {", IN_GROUPS),
+    B("gemm_decode_packed.cu", "8388608.0f - f.first", "8388608.0f", IN_GROUPS),
+    B("gemm_decode_packed.cu", "a[2 * half + 1][upper] = w.pair[2];", "a[2 * half + 1][upper] = w.pair[1];", IN_GROUPS),
+    B("gemm_decode_packed.cu", "if (row >= w.rows) continue;", "", {"ops": ["edge"]}),
+    B("gemm_decode_packed.cu", "row % 8 * 4 + c % 32 / 8", "row % 8 * 4 + c % 64 / 16", {"ops": ["embedding"]}),
+    B("gemm_decode_packed.cu", "panel + int64_t(i / 128) * f.block_bytes", "panel", {"ops": ["embedding"]}),
+    B("gemm_decode_packed.cu", "if (!known && threadIdx.x == 0) atomic_add(p.fault, 1u);", "", {"ops": ["unknown id"]}),
+    B("step_ops.cc", "queue().pdl = false;", "", IN_GROUPS),
+    B("step_ops.cc", "rope.rotary / 2 % 16 != 0", "false", IN_GROUPS),
+    B("packed_weights.cc", "parts[0].rows % kTile == 0", "true", {"ops": ["gate and up"]}),
+    B("packed_weights.cc", "if (width == 4) code ^= 0x80u;", "", IN_GROUPS),
+    B("packed_weights.cc", "part->first_stored + row", "row", {"ops": [" cut"]}),
+    B("packed_weights.cc", "part_.first_stored + row", "row", GROUPED_PARTS),
+    B("packed_weights.cc", "part->first_col", "0", {"ops": [" cut"]}),
+    B("packed_weights.cc", "tile * kTile + i", "i", IN_GROUPS),
+    B("weights.cc", "args.out += n * args.out_stride;", "", {"ops": ["large table"]}),
+    B("packed_weights.cc", "size_t(first) * panel, s->pinned", "0, s->pinned", {"ops": ["large table"]}),
     # barriers and waits
     B("gemm_decode.cu", "cp_async_wait<S::kStages - 2>();", "cp_async_wait<S::kStages - 1>();", GEMM),
     B("gemm_decode.cu", "block_sync();\n    keep_sums", "keep_sums", GEMM),

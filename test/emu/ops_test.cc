@@ -57,7 +57,7 @@ Open with(size_t emu::Machine::*what, size_t bytes, const Open& open) {
 }
 
 DeviceUnderTest emulated(const char* name, const Open& open) {
-  return {.name = name, .open = open, .tolerance = 4e-3, .slow = true};
+  return {.name = name, .open = open, .tolerance = 4e-3, .slow = true, .rounds_groups = true};
 }
 
 // Of the cases that `add` adds, those with one of these names; a name that none has is a failure.

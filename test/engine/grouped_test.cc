@@ -169,7 +169,6 @@ size_t bytes_of(const std::string& model, WeightFormat format) {
   if (s) s = load_weights(*checkpoint, config, {.format = format}, device.get(), &weights);
   PlanInput in;
   in.format = format;
-  in.packs_groups = device && device->packs_groups();
   in.available = size_t(4) << 30;
   in.max_seqs = 1;
   in.limits.max_rows = in.limits.max_spans = in.limits.max_samples = 4;

@@ -48,8 +48,9 @@ class FaultyDevice final : public Device {
   DType kv_dtype() const override { return device_->kv_dtype(); }
   size_t free_bytes() const override { return device_->free_bytes(); }
   size_t group_bytes() const override { return device_->group_bytes(); }
-  size_t workspace_bytes(const StepLimits& limits, const KvConfig& kv, bool fp8) const override {
-    return device_->workspace_bytes(limits, kv, fp8);
+  size_t workspace_bytes(const StepLimits& limits, const KvConfig& kv,
+                         NarrowWeights narrow) const override {
+    return device_->workspace_bytes(limits, kv, narrow);
   }
   Status check(const DecoderForm& form) const noexcept override { return device_->check(form); }
   Status begin_packing() noexcept override { return device_->begin_packing(); }

@@ -194,10 +194,9 @@ TEST(gguf_quantised_weights_are_read) {
   EXPECT_OK(file.status);
   EXPECT(file.config.tied);
   const auto groups = packed_groups(*file.checkpoint, file.sources, file.config, Shard::whole());
-  const auto widened = [&](bool packs_groups, WeightFormat wanted) {
+  const auto widened = [&](WeightFormat wanted) {
     std::vector<std::string> all;
-    for (const auto& [name, why] :
-         widened_tensors(groups, *file.checkpoint, packs_groups, wanted)) {
+    for (const auto& [name, why] : widened_tensors(groups, *file.checkpoint, wanted)) {
       all.push_back(name.substr(name.rfind('.', name.rfind('.') - 1) + 1) + " " + why);
     }
     return all;
@@ -205,14 +204,11 @@ TEST(gguf_quantised_weights_are_read) {
   using Texts = std::vector<std::string>;
   const std::string gate = " it is in one matrix with blk.0.ffn_up.weight, which is F16",
                     parts = " parts of several types meet at row 24, no multiple of 16";
-  EXPECT(widened(true, WeightFormat::stored) ==
+  EXPECT(widened(WeightFormat::stored) ==
          (Texts{"attn_q.weight" + parts, "attn_k.weight" + parts, "attn_v.weight" + parts,
                 "ffn_gate.weight" + gate}));
-  EXPECT(widened(true, WeightFormat::int4)[3] ==
+  EXPECT(widened(WeightFormat::int4)[3] ==
          "attn_output.weight its rows are summed in stretches of 24 values, no multiple of 32");
-  EXPECT_EQ(widened(false, WeightFormat::stored).size(), size_t(6));
-  EXPECT(widened(false, WeightFormat::stored)[0] ==
-         "token_embd.weight the device multiplies no packed types");
   const StoredTensor& down = *file.sources.layers[0].down.weight;
   EXPECT_EQ(down.dtype_name, "Q8_0");
   EXPECT(down.dtype == DType::bf16);
@@ -254,7 +250,7 @@ TEST(gguf_blocks_that_many_ranks_would_cut_stay_packed_on_few) {
     const auto groups = packed_groups(*file.checkpoint, file.sources, file.config, shard);
     std::string all;
     for (const auto& [name, why] :
-         widened_tensors(groups, *file.checkpoint, true, WeightFormat::stored)) {
+         widened_tensors(groups, *file.checkpoint, WeightFormat::stored)) {
       all += name + " " + why + "\n";
     }
     EXPECT_EQ(all, *expected

@@ -78,8 +78,8 @@ TEST(plan_counts_every_byte) {
   REQUIRE_OK(plan_memory(t.config, *t.checkpoint, grouped, &of_group));
   EXPECT_EQ(of_group.activations, p.activations + 12345);
   // The device's own numbers, which depend on what a step may be and on the weights.
-  const auto workspace = [](const StepLimits& limits, const KvConfig& kv, bool fp8) {
-    return size_t(limits.max_rows * 1000 + kv.kv_heads * 10 + fp8);
+  const auto workspace = [](const StepLimits& limits, const KvConfig& kv, NarrowWeights narrow) {
+    return size_t(limits.max_rows * 1000 + kv.kv_heads * 10 + narrow.fp8 + 2 * narrow.groups);
   };
   grouped.workspace_bytes = workspace;
   REQUIRE_OK(plan_memory(t.config, *t.checkpoint, grouped, &of_group));
@@ -203,7 +203,7 @@ TEST(footprint_is_what_is_planned) {
   REQUIRE_OK(find_footprint(tiny.config, *tiny.checkpoint, tiny.in, &f));
   EXPECT_EQ(f.weights, p.weights);
   EXPECT_EQ(f.kv_bytes_per_token, p.kv_bytes_per_token);
-  REQUIRE_OK(find_footprint(tiny.config, *tiny.checkpoint, {.packs_groups = true}, &f));
+  REQUIRE_OK(find_footprint(tiny.config, *tiny.checkpoint, {}, &f));
   EXPECT_EQ(f.weights, p.weights);
   EXPECT(!p.in_groups);
 }

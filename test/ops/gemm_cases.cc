@@ -203,7 +203,6 @@ class RowsElsewhere final : public StoredRows {
 void test_stored_rows(const DeviceUnderTest& d, WeightUse use, DType dtype, WeightFormat format) {
   OPEN(d);
   if (!device->reads_rows()) return;
-  if (format == WeightFormat::int8 && !device->packs_groups()) return;
   Random random(9);
   const int64_t cols = 96;
   const HostMatrix first = random_matrix(random, 37, cols, dtype),

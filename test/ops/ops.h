@@ -36,6 +36,8 @@ struct DeviceUnderTest {
   bool wgmma = false;
   // Rounds the activations of prompt rows that meet FP8 weights (DeviceOptions::fp8_activations).
   bool fp8_activations = false;
+  // Makes weights in groups BF16 as they are multiplied.
+  bool rounds_groups = false;
   // Rounds those that meet weights in groups to 8 bits (DeviceOptions::int8_activations).
   bool int8_activations = false;
 };

@@ -145,7 +145,13 @@ describe('a GGUF file', { skip }, () => {
     const why = 'it is in one matrix with blk.1.ffn_up.weight, which is F32'
     const expected = [{ name: 'blk.1.ffn_gate.weight', why }]
     const info = loadAddon().modelInfo(mixed, [])
-    assert.deepEqual('code' in info ? info : info.widenedOnCpu, expected)
+    assert.deepEqual('code' in info ? info : info.widened, expected)
+    // On a GPU they are as on the CPU.
+    const packed = loadAddon().modelInfo(quantised, [])
+    assert.ok(!('code' in packed) && !('code' in info))
+    const onGpus = (all: typeof packed.gpus) => all.filter(({ ranks }) => ranks === 1)
+    for (const { format, weights } of onGpus(packed.gpus))
+      assert.deepEqual([format, weights], ['stored', packed.cpu[0]?.weights])
     const engine = await openEngine({ ...smallEngine(mixed), maxModelLen: 512 })
     assert.deepEqual(engine.info.plan.widenedTensors, expected)
     await engine.close()
@@ -153,12 +159,12 @@ describe('a GGUF file', { skip }, () => {
       `1 tensor is not packed but in 16 bits a value or more, since ${why}: blk.1.ffn_gate.weight`,
     ])
     const { out: said } = await runHere(['info', mixed])
-    assert.match(said, /^on the CPU +1 tensor is not packed .*ffn_gate\.weight$/m)
+    assert.match(said, /^widened +1 tensor is not packed .*ffn_gate\.weight$/m)
     const { out: withDraft } = await runHere(['info', mixed, '--draft-model', quantised])
     assert.match(withDraft, /^ +CPU, --dtype +weights +1,000 tokens of KV +draft model +its KV$/m)
     assert.match(withDraft, /^ +int4( +[\d.]+ [MG]iB){4}$/m)
     const plain = loadAddon().modelInfo(quantised, [])
-    assert.deepEqual('code' in plain ? plain : plain.widenedOnCpu, [])
+    assert.deepEqual('code' in plain ? plain : plain.widened, [])
   })
 
   test('is described with the memory it needs, and served by its name', async () => {
