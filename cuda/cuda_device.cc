@@ -82,16 +82,7 @@ class CudaDevice final : public Device {
   size_t group_bytes() const override { return ranks_.bytes(); }
   size_t workspace_bytes(const StepLimits& limits, const KvConfig& kv,
                          NarrowWeights narrow) const override {
-    const int32_t q = limits.q_heads * kv.head_dim, hidden = limits.hidden;
-    size_t products = 0;
-    for (const Products::MatrixShape& of :
-         {Products::MatrixShape{q + 2 * kv.kv_heads * kv.head_dim, hidden},
-          {hidden, q},
-          {2 * limits.intermediate, hidden},
-          {hidden, limits.intermediate}}) {
-      products = std::max(products, products_.most_bytes(of, limits.max_rows, narrow));
-    }
-    return products + workspace_.bytes(limits, kv, kv.head_dim) +
+    return products_of_layers(limits, kv, narrow) + workspace_.bytes(limits, kv, kv.head_dim) +
            Results::bytes_for(results_of(limits)) +
            StepBuilder::reserved_bytes(limits, kv.block_size) +
            SampleBuilder::reserved_bytes(limits);
@@ -162,8 +153,14 @@ class CudaDevice final : public Device {
     context_.use();
     return guarded([&]() -> Status {
       size_t products = 0;
-      for (const auto& w : weights_)
+      NarrowWeights narrow;
+      for (const auto& w : weights_) {
         products = std::max(products, products_.prepare(*w, limits.max_rows));
+        narrow.fp8 = narrow.fp8 || w->fp8 || w->scale;
+        narrow.groups = narrow.groups || w->packed;
+      }
+      // An embedding and a head are larger, and no prompt row meets them.
+      products = std::min(products, products_of_layers(limits, kv, narrow));
       if (Status s = workspace_.prepare(
               limits, kv, rope, products,
               {.mark = mark_cache_, .wgmma = switches_.wgmma_attention, .ranks = !ranks_.alone()});
@@ -343,6 +340,20 @@ class CudaDevice final : public Device {
     return norm.kind == Norm::Kind::layer ? norm.bias.data : nullptr;
   }
   static int32_t rows_of(const Tensor& t) { return int32_t(t.shape[0]); }
+  // Most memory that a product of prompt rows takes.
+  size_t products_of_layers(const StepLimits& limits, const KvConfig& kv,
+                            NarrowWeights narrow) const {
+    const int32_t q = limits.q_heads * kv.head_dim, hidden = limits.hidden;
+    size_t most = 0;
+    for (const Products::MatrixShape& of :
+         {Products::MatrixShape{q + 2 * kv.kv_heads * kv.head_dim, hidden},
+          {hidden, q},
+          {2 * limits.intermediate, hidden},
+          {hidden, limits.intermediate}}) {
+      most = std::max(most, products_.most_bytes(of, limits.max_rows, narrow));
+    }
+    return most;
+  }
   static size_t results_of(const StepLimits& limits) {
     return size_t(2 * std::max(limits.max_rows, limits.max_samples));
   }

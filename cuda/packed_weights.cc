@@ -5,11 +5,13 @@
 #include <cstring>
 #include <memory>
 #include <string>
+#include <system_error>
+#include <thread>
 #include <vector>
 
 #include "device/assert.h"
 #include "device/group_rows.h"
-#include "device/shares.h"
+#include "device/processors.h"
 #include "device/weight_parts.h"
 
 namespace nemotron::cuda {
@@ -119,9 +121,15 @@ class Weaver {
     const size_t bytes = dtype_bytes(part.dtype);
     const uint8_t* from = static_cast<const uint8_t*>(part.data);
     if (part.stored) {
-      bytes_.resize(size_t(cols_) * bytes);
-      if (Status s = part.stored->read(row, 1, bytes_.data()); !s) return s;
-      from = bytes_.data();
+      // As many at a time as a panel takes.
+      if (part_ != &part || row < first_ || row >= first_ + kTile) {
+        const int64_t n = std::min(kTile, part.rows - row);
+        bytes_.resize(size_t(kTile * cols_) * bytes);
+        part_ = nullptr;
+        if (Status s = part.stored->read(row, n, bytes_.data()); !s) return s;
+        part_ = &part, first_ = row;
+      }
+      from = bytes_.data() + size_t((row - first_) * cols_) * bytes;
     } else {
       from += size_t(row * part.row_stride) * bytes;
     }
@@ -184,12 +192,34 @@ class Weaver {
   const GroupedForm form_;
   const int64_t cols_;
   std::vector<GroupedLane> lanes_;  // [16]
-  std::vector<uint8_t> bytes_;
+  std::vector<uint8_t> bytes_;      // of the rows from first_ on of part_
+  const MatrixPart* part_ = nullptr;
+  int64_t first_ = 0;
   std::vector<float> values_;
 };
 
+// part(begin, end) of n items on all processors: quantising computes, and takes minutes of one. The
+// first error.
+template <class Part>
+Status by_threads(int64_t n, const Part& part) {
+  const int64_t of = std::min<int64_t>(n, std::max(1, usable_processors().count));
+  std::vector<Status> ended(static_cast<size_t>(of));
+  const auto share = [&](int64_t i) { ended[size_t(i)] = part(n * i / of, n * (i + 1) / of); };
+  std::vector<std::thread> threads;
+  int64_t begun = 1;
+  try {
+    for (; begun < of; ++begun) threads.emplace_back(share, begun);
+  } catch (const std::system_error&) {  // no more threads: their shares are done here
+  }
+  share(0);
+  for (int64_t i = begun; i < of; ++i) share(i);
+  for (std::thread& t : threads) t.join();
+  const auto failed = std::ranges::find_if(ended, [](const Status& s) { return !s.ok(); });
+  return failed == ended.end() ? Status() : std::move(*failed);
+}
+
 // A run's panels to `to` in device memory, as many at a time as the staging memory holds: they are
-// woven by several threads while those before are on their way.
+// woven while those before are on their way.
 Status pack_run(Context* context, const Run& run, int64_t cols, uint8_t* to) {
   const size_t panel = run.form.panel_bytes(cols);
   const int64_t tiles = (run.rows + kTile - 1) / kTile;
@@ -201,10 +231,9 @@ Status pack_run(Context* context, const Run& run, int64_t cols, uint8_t* to) {
     const int64_t n = std::min(at_once, tiles - first);
     Context::Staging* s = nullptr;
     if (Status taken = context->next_staging(&s); !taken) return taken;
-    Status woven = in_shares(size_t(n) * panel, [&](size_t share, size_t of) -> Status {
+    Status woven = by_threads(n, [&](int64_t begin, int64_t end) -> Status {
       Weaver weaver(run, cols);
-      const auto end = n * int64_t(share + 1) / int64_t(of);
-      for (int64_t i = n * int64_t(share) / int64_t(of); i < end; ++i) {
+      for (int64_t i = begin; i < end; ++i) {
         Status tile = weaver.panel(first + i, s->pinned + size_t(i) * panel);
         if (!tile) return tile;
       }

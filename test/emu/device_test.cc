@@ -394,13 +394,17 @@ TEST(workspace_is_what_was_told) {
                           .hidden = 64,
                           .intermediate = 96,
                           .vocab = 16};
-  // Of the layers: q, k and v; o; gate and up; down.
-  const std::pair<int64_t, int64_t> shapes[] = {{128, 64}, {64, 64}, {192, 64}, {64, 96}};
+  // Of the layers: q, k and v; o; gate and up; down. A head, which no prompt row meets.
+  const std::pair<int64_t, int64_t> shapes[] = {
+      {128, 64}, {64, 64}, {192, 64}, {64, 96}, {999, 64}};
   const std::vector<float> freq(8, 0.1f);
   std::set<size_t> told;
   for (const char* library : {"none", EMU_FAKE_CUBLASLT}) {
     setenv("NEMOTRON_CUBLASLT", library, 1);
-    for (const WeightFormat format : {WeightFormat::stored, WeightFormat::fp8}) {
+    for (const WeightFormat format :
+         {WeightFormat::stored, WeightFormat::fp8, WeightFormat::int4}) {
+      const NarrowWeights narrow{.fp8 = format == WeightFormat::fp8,
+                                 .groups = format == WeightFormat::int4};
       std::unique_ptr<Device> device;
       EXPECT_OK(cuda::open_device({}, &device));
       Random random(1);
@@ -413,13 +417,13 @@ TEST(workspace_is_what_was_told) {
       device->end_packing();
       const size_t before = device->free_bytes();
       EXPECT_OK(device->prepare(limits, kv, {freq}));
-      told.insert(device->workspace_bytes(limits, kv, {.fp8 = format == WeightFormat::fp8}));
-      EXPECT_EQ(before - device->free_bytes(),
-                9 * kv.bytes_per_block() +
-                    device->workspace_bytes(limits, kv, {.fp8 = format == WeightFormat::fp8}));
+      const size_t workspace = device->workspace_bytes(limits, kv, narrow);
+      told.insert(workspace);
+      EXPECT_EQ(before - device->free_bytes(), 9 * kv.bytes_per_block() + workspace);
     }
   }
-  EXPECT_EQ(told.size(), size_t(2));  // the library widens FP8 weights, and nothing else differs
+  // Weights in groups are widened in any case, FP8 ones for the library, whose sums are scaled.
+  EXPECT_EQ(told.size(), size_t(3));
   without_cublaslt();
 }
 
