@@ -46,7 +46,8 @@ struct Gpu {
   const char* name;
   size_t mib;
 };
-constexpr Gpu kGpus[] = {{"24 GB (RTX 4090)", 24564},
+constexpr Gpu kGpus[] = {{"12 GB (RTX 4070)", 12282},
+                         {"24 GB (RTX 4090)", 24564},
                          {"40 GB (A100)", 40960},
                          {"80 GB (H100)", 81559},
                          {"141 GB (H200)", 143771}};
@@ -60,7 +61,11 @@ constexpr double kDraftOverhead = 0.25 * (1 << 30);
 size_t weight_bytes(const ModelConfig& config, const Shard& shard, WeightFormat format) {
   const Elements n = count_elements(config, shard);
   const bool fp8 = format == WeightFormat::fp8 || config.quant != QuantKind::none;
-  return size_t((fp8 ? n.linear : 2 * n.linear) + 2 * n.ends + 2 * n.norms);
+  // Four bits and, for every 32, a half float.
+  const int64_t linear = fp8                            ? n.linear
+                         : format == WeightFormat::int4 ? n.linear * 9 / 16
+                                                        : 2 * n.linear;
+  return size_t(linear + 2 * n.ends + 2 * n.norms);
 }
 // Of a token on a rank.
 int64_t kv_values_of(const RankShape& shape) {
@@ -82,7 +87,7 @@ std::vector<GpuFit> fit_on_common_gpus(const ModelConfig& config, const ModelCon
   if (packed) {
     formats = {WeightFormat::stored};
   } else if (config.quant == QuantKind::none) {
-    formats.insert(formats.begin(), WeightFormat::stored);
+    formats = {WeightFormat::stored, WeightFormat::fp8, WeightFormat::int4};
   }
   std::vector<GpuFit> rows;
   for (const Gpu& gpu : kGpus) {

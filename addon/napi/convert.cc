@@ -296,7 +296,7 @@ Napi::Object model_object(Napi::Env env, const ModelConfig& config, const Checkp
                               .set("gpu", fit.gpu)
                               .set("gpuBytes", double(fit.gpu_bytes))
                               .set("ranks", fit.ranks)
-                              .set("format", fit.format == WeightFormat::fp8 ? "fp8" : "stored")
+                              .set("format", weight_format_name(fit.format))
                               .set("weights", double(fit.weights))
                               .set("kvTokensBf16", double(fit.kv_tokens_bf16))
                               .set("kvTokensFp8", double(fit.kv_tokens_fp8))

@@ -25,17 +25,27 @@ const layOut = (rows: readonly (readonly string[])[]): string => {
   return rows.map((row) => `  ${row.map(pad).join('  ')}`.trimEnd()).join('\n')
 }
 
+/** A row for so many GPUs of a kind, a column for each kind of weights. */
 const gpuTable = (gpus: readonly GpuFit[], stored: string): string => {
-  const rows = gpus.map((fit) => [
-    fit.gpu,
-    String(fit.ranks),
-    fit.format === 'fp8' ? 'fp8' : stored,
-    bytesText(fit.weights),
-    ...(fit.kvTokensBf16 === 0 && fit.kvTokensFp8 === 0
-      ? ['do not fit', '']
-      : [tokens(fit.kvTokensBf16), tokens(fit.kvTokensFp8)]),
+  const formats = [...new Set(gpus.map(({ format }) => format))]
+  const isOf = (one: GpuFit) => (other: GpuFit) =>
+    other.gpu === one.gpu && other.ranks === one.ranks
+  const groups = gpus
+    .filter((one, i) => gpus.findIndex(isOf(one)) === i)
+    .map((one) => gpus.filter(isOf(one)))
+  const cell = (fit: GpuFit | undefined): string => {
+    if (fit === undefined || fit.kvTokensBf16 + fit.kvTokensFp8 === 0) return 'too large'
+    return `${bytesText(fit.weights)}, ${tokens(fit.kvTokensBf16)}`
+  }
+  const rows = groups.map((fits) => [
+    fits[0]?.gpu ?? '',
+    String(fits[0]?.ranks),
+    ...formats.map((format) => cell(fits.find((fit) => fit.format === format))),
   ])
-  return layOut([['GPU', 'GPUs', 'weights', 'on each', 'tokens of KV, bf16', 'KV, fp8'], ...rows])
+  const names = formats.map((format) => (format === 'stored' ? stored : format))
+  const note =
+    '  Weights on each GPU, tokens of keys and values in BF16 that fit beside them (twice as many in FP8).'
+  return `${layOut([['GPU', 'GPUs', ...names], ...rows])}\n${note}`
 }
 
 /** What a model needs on the CPU, by --dtype; a draft model beside it has columns of its own. */

@@ -169,7 +169,7 @@ export type GpuFit = {
   readonly gpu: string
   readonly gpuBytes: number
   readonly ranks: number
-  readonly format: 'stored' | 'fp8'
+  readonly format: 'stored' | 'fp8' | 'int4'
   readonly weights: number
   /** 0: the weights do not fit. */
   readonly kvTokensBf16: number

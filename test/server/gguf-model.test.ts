@@ -171,7 +171,7 @@ describe('a GGUF file', { skip }, () => {
     const { out: info } = await runHere(['info', quantised])
     assert.match(info, /^model +tiny reasoner Q8$/m)
     assert.match(info, /^weights +Q8_0, .* \(\d+ Q8_0, \d+ BF16, 1 F32\)$/m)
-    assert.match(info, /tokens of KV/)
+    assert.match(info, /tokens of keys/)
     const flags = '--temperature 0 --max-tokens 20'.split(' ')
     const answer = async (model: string) =>
       (await runHere(['generate', '--model', model, 'Hi', ...flags])).out
