@@ -168,6 +168,7 @@ const parseJson = async (bytes: Buffer): Promise<unknown> => {
   await turnAfter(bytes)
   try {
     const json: unknown = JSON.parse(text)
+    await turnAfter(bytes)
     if (SHOWN.test(text)) {
       await turnAfter(bytes)
       await noteSources(text, json)
